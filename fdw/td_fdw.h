@@ -1,0 +1,68 @@
+/*
+ * td_fdw.h - what the files of the foreign data wrapper tell each other.
+ *
+ * Planning and scanning meet in the plan's fdw_private and fdw_exprs; TdScanPrivate names the
+ * positions.
+ */
+#ifndef TD_FDW_H
+#define TD_FDW_H
+
+#include "foreign/fdwapi.h"
+#include "nodes/pathnodes.h"
+
+#include "td_route.h"
+
+/* What a column of a foreign table is. */
+typedef enum TdColumnRole
+{
+	TD_COLUMN_NONE, /* dropped */
+	TD_COLUMN_INPUT,
+	TD_COLUMN_OUTPUT
+} TdColumnRole;
+
+typedef struct TdColumn
+{
+	TdColumnRole role;
+	int which; /* TdInput or TdOutput */
+} TdColumn;
+
+/* A foreign table as its definition says. */
+typedef struct TdTable
+{
+	int n_columns;
+	TdColumn *columns; /* [n_columns], by attribute number - 1 */
+	TdInputs defaults; /* from OPTIONS */
+} TdTable;
+
+/* Positions in ForeignScan.fdw_private. */
+typedef enum TdScanPrivate
+{
+	TD_PRIVATE_INPUTS,		 /* int list: the TdInput of each expression in fdw_exprs */
+	TD_PRIVATE_NO_LIMIT,	 /* int list: inputs that a clause says are NULL */
+	TD_PRIVATE_ARRAY,		 /* int list of one: which expression is an array of requests, or -1 */
+	TD_PRIVATE_HAS_REQUEST,	 /* int list of one: 0 for the plan that fails when it is run */
+	TD_PRIVATE_WITH_REASONING /* int list of one: whether the query reads reasoning */
+} TdScanPrivate;
+
+/* in td_fdw_options.c */
+extern TdTable *tdpg_fdw_table(Oid relid);
+extern const char *tdpg_input_name(int which);
+extern Oid tdpg_input_type(int which);
+
+/* in td_fdw_plan.c */
+extern void tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid);
+extern void tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
+extern ForeignScan *tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid,
+									 ForeignPath *best_path, List *tlist, List *scan_clauses,
+									 Plan *outer_plan);
+extern bool tdIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte);
+
+/* in td_fdw_scan.c */
+extern void tdBeginForeignScan(ForeignScanState *node, int eflags);
+extern TupleTableSlot *tdIterateForeignScan(ForeignScanState *node);
+extern void tdReScanForeignScan(ForeignScanState *node);
+extern void tdEndForeignScan(ForeignScanState *node);
+extern bool tdRecheckForeignScan(ForeignScanState *node, TupleTableSlot *slot);
+extern void tdExplainForeignScan(ForeignScanState *node, struct ExplainState *es);
+
+#endif /* TD_FDW_H */

@@ -1,0 +1,525 @@
+/*
+ * td_fdw_plan.c - which clauses supply the inputs of a decision, and what the paths cost.
+ *
+ * In: the clauses on a foreign table.  Out: paths, and a plan whose fdw_exprs compute the inputs.
+ * Called by the planner.
+ *
+ * An input column echoes the value that was used.  So a clause that supplies an input can leave the
+ * local filter, a second clause on the same column stays and compares the echo; but an equality that
+ * could supply an input and does not must never be left to compare the echoed default: that would be
+ * silently no rows.  Hence a path is parameterised by the other sides of ALL input columns or it is
+ * the path that fails when it is run.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/planmain.h"
+#include "optimizer/restrictinfo.h"
+#include "parser/parse_coerce.h"
+#include "utils/lsyscache.h"
+#include "utils/selfuncs.h"
+#include "utils/typcache.h"
+
+#include "td_compat.h"
+#include "td_fdw.h"
+
+/* More than any real plan costs, less than infinity, so that such a plan stays legal. */
+#define FAILING_COST 1e15
+
+/* One decision takes about as long as a few hundred calls of a cheap function. */
+#define DECISION_OPERATORS 500.0
+
+/* Ways to combine the other sides of several input columns that are worth a path each. */
+#define MAX_PATHS 16
+
+/* For RelOptInfo.fdw_private. */
+typedef struct TdPlanState
+{
+	TdTable *table;
+	bool supplied[TD_N_INPUTS]; /* by a clause on this table alone */
+	double n_requests;			/* expected length of an array of requests, else 1 */
+	List *joins[TD_N_INPUTS];	/* of Relids: other sides that can supply the input */
+} TdPlanState;
+
+/* How a clause supplies an input. */
+typedef enum TdClauseKind
+{
+	TD_CLAUSE_NONE,
+	TD_CLAUSE_VALUE, /* column = expression */
+	TD_CLAUSE_ARRAY, /* column = ANY (expression) */
+	TD_CLAUSE_NULL	 /* column IS NULL: no limit */
+} TdClauseKind;
+
+typedef struct TdClause
+{
+	TdClauseKind kind;
+	int input;
+	Expr *source; /* of the column's type, or an array of it */
+} TdClause;
+
+static Node *
+strip_relabel(Node *node)
+{
+	while (node != NULL && IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	return node;
+}
+
+/* The input that an expression is the column of, or -1. */
+static int
+input_of(RelOptInfo *rel, const TdTable *table, Node *node)
+{
+	Var *var;
+
+	node = strip_relabel(node);
+	if (node == NULL || !IsA(node, Var))
+		return -1;
+	var = (Var *) node;
+	if (var->varno != (int) rel->relid || var->varlevelsup != 0 || var->varattno < 1 ||
+		var->varattno > table->n_columns)
+		return -1;
+	if (table->columns[var->varattno - 1].role != TD_COLUMN_INPUT)
+		return -1;
+	return table->columns[var->varattno - 1].which;
+}
+
+/* Whether an operator is equality as the column's type understands it. */
+static bool
+is_equality(Oid operator, int input)
+{
+	TypeCacheEntry *type =
+		lookup_type_cache(tdpg_input_type(input), TYPECACHE_BTREE_OPFAMILY);
+
+	return OidIsValid(type->btree_opf) &&
+		   get_op_opfamily_strategy(operator, type->btree_opf) == BTEqualStrategyNumber;
+}
+
+/* A value that can be computed before the scan: nothing of this table, nothing volatile. */
+static bool
+is_outside(PlannerInfo *root, RelOptInfo *rel, Node *node)
+{
+	return !bms_is_member(rel->relid, pull_varnos(root, node)) &&
+		   !contain_volatile_functions(node);
+}
+
+static Expr *
+as_type(Node *node, Oid type)
+{
+	Oid from = exprType(node);
+
+	if (from == type)
+		return (Expr *) node;
+	return (Expr *) coerce_to_target_type(NULL, node, from, type, -1, COERCION_EXPLICIT,
+										  COERCE_IMPLICIT_CAST, -1);
+}
+
+/*
+ * Under a nondeterministic collation different texts are equal, so the text that was asked for is
+ * not the text that would be routed.
+ */
+static void
+check_collation(Oid collation, int input)
+{
+	if (input == TD_IN_REQUEST && OidIsValid(collation) && !get_collation_isdeterministic(collation))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("cannot route by a nondeterministic collation"),
+						errdetail("Collation \"%s\" takes different requests for equal.",
+								  get_collation_name(collation)),
+						errhint("Use COLLATE \"C\".")));
+}
+
+static TdClause
+match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *clause)
+{
+	TdClause match = {TD_CLAUSE_NONE, -1, NULL};
+
+	if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
+	{
+		OpExpr *op = (OpExpr *) clause;
+		Node *left = linitial(op->args);
+		Node *right = lsecond(op->args);
+		int input = input_of(rel, table, left);
+		Node *other = right;
+
+		if (input < 0)
+		{
+			input = input_of(rel, table, right);
+			other = left;
+		}
+		if (input < 0 || !is_equality(op->opno, input) || !is_outside(root, rel, other))
+			return match;
+		match.source = as_type(other, tdpg_input_type(input));
+		if (match.source == NULL)
+			return match;
+		check_collation(op->inputcollid, input);
+		match.kind = TD_CLAUSE_VALUE;
+		match.input = input;
+	}
+	else if (IsA(clause, ScalarArrayOpExpr) && ((ScalarArrayOpExpr *) clause)->useOr)
+	{
+		ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
+		Node *array = lsecond(op->args);
+		int input = input_of(rel, table, linitial(op->args));
+
+		if (input != TD_IN_REQUEST || !is_equality(op->opno, input) ||
+			!is_outside(root, rel, array))
+			return match;
+		match.source = as_type(array, TEXTARRAYOID);
+		if (match.source == NULL)
+			return match;
+		check_collation(op->inputcollid, input);
+		match.kind = TD_CLAUSE_ARRAY;
+		match.input = input;
+	}
+	else if (IsA(clause, NullTest) && ((NullTest *) clause)->nulltesttype == IS_NULL)
+	{
+		int input = input_of(rel, table, (Node *) ((NullTest *) clause)->arg);
+
+		if (input < 0 || input == TD_IN_REQUEST || input == TD_IN_EMBEDDING)
+			return match;
+		match.kind = TD_CLAUSE_NULL;
+		match.input = input;
+	}
+	return match;
+}
+
+static bool
+supplies_request(const bool *supplied)
+{
+	return supplied[TD_IN_REQUEST] || supplied[TD_IN_EMBEDDING];
+}
+
+void
+tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	TdPlanState *state = palloc0(sizeof(TdPlanState));
+	ListCell *lc;
+
+	state->table = tdpg_fdw_table(relid);
+	state->n_requests = 1.0;
+	rel->fdw_private = state;
+	foreach (lc, rel->baserestrictinfo)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
+		TdClause match = match_clause(root, rel, state->table, rinfo->clause);
+
+		if (match.kind == TD_CLAUSE_NONE || state->supplied[match.input])
+			continue;
+		state->supplied[match.input] = true;
+		if (match.kind == TD_CLAUSE_ARRAY)
+			state->n_requests = 10.0;
+	}
+	rel->tuples = state->n_requests;
+	rel->rows = clamp_row_est(state->n_requests);
+}
+
+/* The argument of generate_implied_equalities_for_column(): the column that is looked for. */
+typedef struct TdMemberSearch
+{
+	const TdTable *table;
+	int input;
+} TdMemberSearch;
+
+static bool
+member_is_input(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *ec, EquivalenceMember *em,
+				void *arg)
+{
+	const TdMemberSearch *search = arg;
+
+	return input_of(rel, search->table, (Node *) em->em_expr) == search->input;
+}
+
+/* Note the other side of a join clause that can supply an input. */
+static void
+note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, RestrictInfo *rinfo,
+				 double *distinct)
+{
+	TdClause match;
+	Relids others;
+	ListCell *lc;
+
+	if (!join_clause_is_movable_to(rinfo, rel))
+		return;
+	match = match_clause(root, rel, state->table, rinfo->clause);
+	if (match.kind != TD_CLAUSE_VALUE && match.kind != TD_CLAUSE_ARRAY)
+		return;
+	if (state->supplied[match.input])
+		return;
+	if (match.kind == TD_CLAUSE_VALUE)
+	{
+		VariableStatData variable;
+		bool is_default;
+
+		examine_variable(root, (Node *) match.source, 0, &variable);
+		distinct[match.input] = Max(distinct[match.input],
+									get_variable_numdistinct(&variable, &is_default));
+		ReleaseVariableStats(variable);
+	}
+	others = bms_del_member(bms_copy(rinfo->clause_relids), rel->relid);
+	foreach (lc, state->joins[match.input])
+	{
+		if (bms_equal(lfirst(lc), others))
+			return;
+	}
+	state->joins[match.input] = lappend(state->joins[match.input], others);
+}
+
+static void
+collect_join_clauses(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, double *distinct)
+{
+	ListCell *lc;
+	int i;
+
+	foreach (lc, rel->joininfo)
+		note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc), distinct);
+	if (!rel->has_eclass_joins)
+		return;
+	for (i = 0; i < TD_N_INPUTS; i++)
+	{
+		TdMemberSearch search = {state->table, i};
+		List *clauses = generate_implied_equalities_for_column(root, rel, member_is_input, &search,
+															   rel->lateral_referencers);
+
+		foreach (lc, clauses)
+			note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc), distinct);
+	}
+}
+
+/*
+ * A limit that is compared by anything but equality would compare the echoed default.  The request
+ * has its own error, when the plan is run.
+ */
+static void
+check_limit_clause(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state, Expr *clause)
+{
+	List *vars = pull_var_clause((Node *) clause, PVC_RECURSE_AGGREGATES |
+													  PVC_RECURSE_WINDOWFUNCS |
+													  PVC_RECURSE_PLACEHOLDERS);
+	ListCell *lc;
+
+	foreach (lc, vars)
+	{
+		int input = input_of(rel, state->table, lfirst(lc));
+
+		if (input < 0 || input == TD_IN_REQUEST || input == TD_IN_EMBEDDING)
+			continue;
+		if (state->supplied[input] || state->joins[input] != NIL)
+			continue;
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("input column \"%s\" can only be set by equality",
+							   tdpg_input_name(input)),
+						errdetail("The column says what a decision is made with; it holds no "
+								  "values to search."),
+						errhint("Write %s = value, or %s IS NULL for no limit.",
+								tdpg_input_name(input), tdpg_input_name(input))));
+	}
+}
+
+static void
+check_limit_clauses(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state)
+{
+	ListCell *lc;
+
+	foreach (lc, rel->baserestrictinfo)
+		check_limit_clause(root, rel, state, lfirst_node(RestrictInfo, lc)->clause);
+	foreach (lc, rel->joininfo)
+		check_limit_clause(root, rel, state, lfirst_node(RestrictInfo, lc)->clause);
+}
+
+/* Whether the clauses that come with a parameterisation supply every input that a join can. */
+static bool
+parameters_are_complete(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
+						const ParamPathInfo *params)
+{
+	bool supplied[TD_N_INPUTS];
+	ListCell *lc;
+	int i;
+
+	memcpy(supplied, state->supplied, sizeof(supplied));
+	if (params != NULL)
+	{
+		foreach (lc, params->ppi_clauses)
+		{
+			TdClause match = match_clause(root, rel, state->table,
+										  lfirst_node(RestrictInfo, lc)->clause);
+
+			if (match.kind != TD_CLAUSE_NONE)
+				supplied[match.input] = true;
+		}
+	}
+	for (i = 0; i < TD_N_INPUTS; i++)
+	{
+		if (state->joins[i] != NIL && !supplied[i])
+			return false;
+	}
+	return supplies_request(supplied);
+}
+
+static void
+add_decision_path(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
+				  Relids required_outer)
+{
+	ParamPathInfo *params = get_baserel_parampathinfo(root, rel, required_outer);
+	double rows = state->n_requests;
+	Cost cost = rows * (DECISION_OPERATORS * cpu_operator_cost + cpu_tuple_cost);
+
+	if (!parameters_are_complete(root, rel, state, params))
+		return;
+	add_path(rel, (Path *) tdpg_create_foreignscan_path(root, rel, rows, 0, 0.0, cost, NIL,
+														required_outer, list_make1_int(1)));
+}
+
+/* Each way to choose one other side for every input column that a join supplies. */
+static void
+add_parameterised_paths(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state)
+{
+	List *choices = list_make1(bms_copy(rel->lateral_relids));
+	ListCell *lc;
+	int i;
+
+	for (i = 0; i < TD_N_INPUTS; i++)
+	{
+		List *longer = NIL;
+		ListCell *choice;
+
+		if (state->joins[i] == NIL)
+			continue;
+		foreach (choice, choices)
+		{
+			foreach (lc, state->joins[i])
+			{
+				Relids both = bms_union(lfirst(choice), lfirst(lc));
+				ListCell *seen;
+				bool is_new = true;
+
+				foreach (seen, longer)
+				{
+					if (bms_equal(lfirst(seen), both))
+						is_new = false;
+				}
+				if (is_new && list_length(longer) < MAX_PATHS)
+					longer = lappend(longer, both);
+			}
+		}
+		choices = longer;
+	}
+	foreach (lc, choices)
+		add_decision_path(root, rel, state, lfirst(lc));
+}
+
+void
+tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	TdPlanState *state = rel->fdw_private;
+	double distinct[TD_N_INPUTS] = {0};
+	bool joined = false;
+	int i;
+
+	collect_join_clauses(root, rel, state, distinct);
+	check_limit_clauses(root, rel, state);
+	for (i = 0; i < TD_N_INPUTS; i++)
+		joined = joined || state->joins[i] != NIL;
+
+	if (!joined)
+		add_decision_path(root, rel, state, rel->lateral_relids);
+	else
+	{
+		/*
+		 * The planner multiplies rows with 1/ndistinct of the other side for each join clause;
+		 * with as many rows as there are combinations, one per outer row remains.
+		 */
+		for (i = 0; i < TD_N_INPUTS; i++)
+			rel->tuples *= Max(distinct[i], 1.0);
+		rel->rows = clamp_row_est(rel->tuples);
+		add_parameterised_paths(root, rel, state);
+	}
+
+	/* A join that cannot be parameterised needs some plan; this one says why it cannot be run. */
+	if (joined || rel->pathlist == NIL)
+		add_path(rel, (Path *) tdpg_create_foreignscan_path(
+						  root, rel, rel->rows, 1, FAILING_COST, FAILING_COST, NIL,
+						  rel->lateral_relids, list_make1_int(0)));
+}
+
+/* Whether the query reads a column, by its role. */
+static bool
+reads_output(RelOptInfo *rel, const TdTable *table, List *clauses, int output)
+{
+	Bitmapset *attributes = NULL;
+	int member = -1;
+
+	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &attributes);
+	pull_varattnos((Node *) clauses, rel->relid, &attributes);
+	while ((member = bms_next_member(attributes, member)) >= 0)
+	{
+		int attno = member + FirstLowInvalidHeapAttributeNumber;
+
+		if (attno == 0)
+			return true;
+		if (attno > 0 && table->columns[attno - 1].role == TD_COLUMN_OUTPUT &&
+			table->columns[attno - 1].which == output)
+			return true;
+	}
+	return false;
+}
+
+ForeignScan *
+tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *best_path, List *tlist,
+				 List *scan_clauses, Plan *outer_plan)
+{
+	TdPlanState *state = rel->fdw_private;
+	bool supplied[TD_N_INPUTS] = {0};
+	bool can_run = linitial_int(best_path->fdw_private) != 0;
+	List *clauses = extract_actual_clauses(scan_clauses, false);
+	List *local = NIL;
+	List *recheck = NIL;
+	List *exprs = NIL;
+	List *inputs = NIL;
+	List *no_limit = NIL;
+	int array = -1;
+	ListCell *lc;
+
+	foreach (lc, clauses)
+	{
+		Expr *clause = lfirst(lc);
+		TdClause match = match_clause(root, rel, state->table, clause);
+
+		if (!can_run || match.kind == TD_CLAUSE_NONE || supplied[match.input])
+		{
+			local = lappend(local, clause);
+			continue;
+		}
+		supplied[match.input] = true;
+		recheck = lappend(recheck, clause);
+		if (match.kind == TD_CLAUSE_NULL)
+		{
+			no_limit = lappend_int(no_limit, match.input);
+			continue;
+		}
+		if (match.kind == TD_CLAUSE_ARRAY)
+			array = list_length(exprs);
+		exprs = lappend(exprs, match.source);
+		inputs = lappend_int(inputs, match.input);
+	}
+
+	return make_foreignscan(
+		tlist, local, rel->relid, exprs,
+		list_make5(inputs, no_limit, list_make1_int(array),
+				   list_make1_int(can_run ? 1 : 0),
+				   list_make1_int(reads_output(rel, state->table, local, TD_OUT_REASONING) ? 1 : 0)),
+		NIL, recheck, outer_plan);
+}
+
+bool
+tdIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
+{
+	/* Pure: a scan reads one snapshot of the registry and writes nothing. */
+	return true;
+}

@@ -1,0 +1,13 @@
+/*
+ * td_guc.h - the settings of the extension; see td_guc.c for what each does.
+ */
+#ifndef TD_GUC_H
+#define TD_GUC_H
+
+extern char *tdpg_encoder_dir;
+extern double tdpg_cost_scale;
+extern double tdpg_latency_scale;
+
+extern void tdpg_guc_init(void);
+
+#endif /* TD_GUC_H */

@@ -1,0 +1,317 @@
+/*
+ * td_model_cache.c - encoder files, mapped read-only.
+ *
+ * In: an encoder id.  Out: a checked td_encoder on a shared mapping, so that a hundred backends
+ * hold one copy.  Called by td_registry.c when it builds a snapshot and by ruvector_embed().
+ *
+ * A file is replaced by rename(), so a mapping keeps the old content as long as somebody pins it;
+ * tdpg_encoder_is_current() tells at the start of a statement that there is another.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include "td_error.h"
+#include "td_guc.h"
+#include "td_model_cache.h"
+
+#define SUFFIX ".tdenc"
+
+struct TdEncoderFile
+{
+	struct TdEncoderFile *next; /* in the list of mapped files */
+	td_encoder view;
+	void *bytes;
+	size_t size;
+	int pins;
+	/* What stat() said of the file when it was mapped. */
+	dev_t device;
+	ino_t inode;
+	struct timespec modified;
+	char path[MAXPGPATH];
+};
+
+static TdEncoderFile *mapped = NULL;
+
+static const struct
+{
+	const char *name;
+	const char *id;
+} known[] = {{"minilm", "minilm-l6-v2-1"}, {"static", "static-1"}};
+
+const char *
+tdpg_encoder_id(const char *name)
+{
+	int i;
+
+	for (i = 0; i < (int) lengthof(known); i++)
+	{
+		if (strcmp(name, known[i].name) == 0)
+			return known[i].id;
+	}
+	return name;
+}
+
+/* The name a person types for an id. */
+static const char *
+encoder_name(const char *id)
+{
+	int i;
+
+	for (i = 0; i < (int) lengthof(known); i++)
+	{
+		if (strcmp(id, known[i].id) == 0)
+			return known[i].name;
+	}
+	return id;
+}
+
+/* Ids become file names: what td_file_open() accepts as an id, and so no path. */
+static bool
+id_is_valid(const char *id)
+{
+	size_t len = strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789._-");
+
+	return len > 0 && len <= TD_FILE_ID_SIZE && id[len] == '\0' && id[0] != '.';
+}
+
+static void
+encoder_path(const char *id, char *path)
+{
+	char share[MAXPGPATH];
+
+	if (tdpg_encoder_dir != NULL && tdpg_encoder_dir[0] != '\0')
+		snprintf(path, MAXPGPATH, "%s/%s%s", tdpg_encoder_dir, id, SUFFIX);
+	else
+	{
+		get_share_path(my_exec_path, share);
+		snprintf(path, MAXPGPATH, "%s/tinydancer/%s%s", share, id, SUFFIX);
+	}
+}
+
+const char *
+tdpg_encoder_default_id(void)
+{
+	char path[MAXPGPATH];
+	struct stat st;
+
+	encoder_path("minilm-l6-v2-1", path);
+	return stat(path, &st) == 0 ? "minilm-l6-v2-1" : "static-1";
+}
+
+static bool
+same_file(const TdEncoderFile *file, const struct stat *st)
+{
+	return file->device == st->st_dev && file->inode == st->st_ino &&
+		   file->size == (size_t) st->st_size && file->modified.tv_sec == st->st_mtim.tv_sec &&
+		   file->modified.tv_nsec == st->st_mtim.tv_nsec;
+}
+
+static TdEncoderFile *
+find_mapped(const char *path, const struct stat *st)
+{
+	TdEncoderFile *file;
+
+	for (file = mapped; file != NULL; file = file->next)
+	{
+		if (strcmp(file->path, path) == 0 && same_file(file, st))
+			return file;
+	}
+	return NULL;
+}
+
+static void
+fill_fault(TdEncoderFault *fault, int sqlstate, const char *id, const char *path,
+		   const char *message, const char *why)
+{
+	fault->sqlstate = sqlstate;
+	snprintf(fault->message, sizeof(fault->message), "cannot use encoder \"%s\": %s", id, message);
+	snprintf(fault->detail, sizeof(fault->detail), "File \"%s\": %s.", path, why);
+	snprintf(fault->hint, sizeof(fault->hint),
+			 "Build it with: tinydancer encoder build %s --dir <the file's directory>",
+			 encoder_name(id));
+}
+
+void
+tdpg_encoder_raise(const TdEncoderFault *fault)
+{
+	ereport(ERROR, (errcode(fault->sqlstate), errmsg("%s", fault->message),
+					errdetail("%s", fault->detail), errhint("%s", fault->hint)));
+	pg_unreachable();
+}
+
+static void
+unmap(TdEncoderFile *file)
+{
+	TdEncoderFile **link;
+
+	for (link = &mapped; *link != NULL; link = &(*link)->next)
+	{
+		if (*link == file)
+		{
+			*link = file->next;
+			break;
+		}
+	}
+	munmap(file->bytes, file->size);
+	pfree(file);
+}
+
+void
+tdpg_encoder_unpin(TdEncoderFile *file)
+{
+	Assert(file->pins > 0);
+	file->pins--;
+	if (file->pins == 0)
+		unmap(file);
+}
+
+/* Map, check and list a file that is open; the mapping outlives the descriptor. */
+static TdEncoderFile *
+map_file(const char *id, uint64 checksum, const char *path, int fd, const struct stat *st,
+		 TdEncoderFault *fault)
+{
+	TdEncoderFile *file;
+	void *bytes;
+	td_encoder view;
+	td_status status;
+
+	if (!S_ISREG(st->st_mode) || st->st_size == 0)
+	{
+		fill_fault(fault, ERRCODE_DATA_CORRUPTED, id, path, td_status_text(TD_ERR_NOT_FILE),
+				   S_ISREG(st->st_mode) ? "the file is empty" : "it is not a regular file");
+		return NULL;
+	}
+	file = MemoryContextAllocZero(TopMemoryContext, sizeof(TdEncoderFile));
+	bytes = mmap(NULL, st->st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (bytes == MAP_FAILED)
+	{
+		fill_fault(fault, ERRCODE_SYSTEM_ERROR, id, path, "could not map file", strerror(errno));
+		pfree(file);
+		return NULL;
+	}
+	status = td_encoder_open(bytes, st->st_size, &view);
+	if (status != TD_OK)
+		fill_fault(fault, tdpg_errcode(status), id, path, td_status_text(status),
+				   "the content is not what the encoder builder wrote");
+	else if (strcmp(view.file.id, id) != 0)
+	{
+		char why[128];
+
+		snprintf(why, sizeof(why), "it says that it is encoder \"%s\"", view.file.id);
+		fill_fault(fault, ERRCODE_DATA_CORRUPTED, id, path, "the file holds another encoder", why);
+		status = TD_ERR_CORRUPT;
+	}
+	else if (checksum != 0 && view.file.checksum != checksum)
+	{
+		char why[128];
+
+		snprintf(why, sizeof(why),
+				 "its checksum is %016llx, the database's vectors were made with %016llx",
+				 (unsigned long long) view.file.checksum, (unsigned long long) checksum);
+		fill_fault(fault, ERRCODE_DATA_CORRUPTED, id, path,
+				   "the file is not the one this database was using", why);
+		status = TD_ERR_CORRUPT;
+	}
+	if (status != TD_OK)
+	{
+		munmap(bytes, st->st_size);
+		pfree(file);
+		return NULL;
+	}
+
+	file->view = view;
+	file->bytes = bytes;
+	file->size = st->st_size;
+	file->device = st->st_dev;
+	file->inode = st->st_ino;
+	file->modified = st->st_mtim;
+	strlcpy(file->path, path, sizeof(file->path));
+	file->next = mapped;
+	mapped = file;
+	return file;
+}
+
+TdEncoderFile *
+tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault)
+{
+	char path[MAXPGPATH];
+	struct stat st;
+	TdEncoderFile *file = NULL;
+	int fd;
+
+	if (!id_is_valid(id))
+	{
+		fault->sqlstate = ERRCODE_INVALID_PARAMETER_VALUE;
+		snprintf(fault->message, sizeof(fault->message), "invalid encoder id \"%.64s\"", id);
+		snprintf(fault->detail, sizeof(fault->detail),
+				 "An id is 1 to %d of the characters a-z, 0-9, \".\", \"_\" and \"-\".",
+				 TD_FILE_ID_SIZE);
+		snprintf(fault->hint, sizeof(fault->hint), "The shipped encoder is \"static\".");
+		return NULL;
+	}
+	encoder_path(id, path);
+	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+	{
+		int error = errno;
+
+		fill_fault(fault, error == ENOENT ? ERRCODE_UNDEFINED_FILE : ERRCODE_INSUFFICIENT_PRIVILEGE,
+				   id, path, error == ENOENT ? "file does not exist" : "could not open file",
+				   strerror(error));
+		return NULL;
+	}
+	if (fstat(fd, &st) == 0)
+	{
+		file = find_mapped(path, &st);
+		if (file != NULL && checksum != 0 && file->view.file.checksum != checksum)
+			file = NULL;
+		if (file == NULL)
+			file = map_file(id, checksum, path, fd, &st, fault);
+	}
+	else
+		fill_fault(fault, ERRCODE_SYSTEM_ERROR, id, path, "could not stat file", strerror(errno));
+	CloseTransientFile(fd);
+	if (file != NULL)
+		file->pins++;
+	return file;
+}
+
+bool
+tdpg_encoder_is_current(const TdEncoderFile *file, const char *id)
+{
+	char path[MAXPGPATH];
+	struct stat st;
+
+	encoder_path(id, path);
+	if (file == NULL)
+		return stat(path, &st) != 0;
+	return strcmp(path, file->path) == 0 && stat(path, &st) == 0 && same_file(file, &st);
+}
+
+const td_encoder *
+tdpg_encoder_view(const TdEncoderFile *file)
+{
+	return &file->view;
+}
+
+void
+tdpg_embed(const td_encoder *encoder, const char *text, size_t len, float *out,
+		   td_embed_info *info)
+{
+	size_t size = td_embed_scratch_size(encoder);
+	char *raw = palloc(size + 64);
+	void *scratch = (void *) TYPEALIGN(64, raw);
+	td_status status = td_embed_text(encoder, text, len, out, info, scratch, size);
+
+	if (status != TD_OK)
+		tdpg_error(status);
+	pfree(raw);
+}

@@ -1,0 +1,48 @@
+/*
+ * td_model_cache.h - encoder files, mapped read-only and shared between backends.
+ */
+#ifndef TD_MODEL_CACHE_H
+#define TD_MODEL_CACHE_H
+
+#include "tinydancer.h"
+
+/* A mapped encoder; stays mapped until its last pin is gone. */
+typedef struct TdEncoderFile TdEncoderFile;
+
+/* Why an encoder cannot be had, for an error that is raised only where text must be embedded. */
+typedef struct TdEncoderFault
+{
+	int sqlstate;
+	char message[256];
+	char detail[1536];
+	char hint[512];
+} TdEncoderFault;
+
+/* The id that a name such as 'static' stands for; other names are ids. */
+extern const char *tdpg_encoder_id(const char *name);
+
+/* The id of the encoder a database without a setting uses. */
+extern const char *tdpg_encoder_default_id(void);
+
+/*
+ * Map the encoder with this id and pin it.  checksum is the content that the database has pinned
+ * under the id, 0 when none.  NULL and *fault when it cannot be had.
+ */
+extern TdEncoderFile *tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault);
+
+/* Whether the file on disk is still the one that was mapped (or, with NULL, whether it appeared). */
+extern bool tdpg_encoder_is_current(const TdEncoderFile *file, const char *id);
+
+extern const td_encoder *tdpg_encoder_view(const TdEncoderFile *file);
+extern void tdpg_encoder_unpin(TdEncoderFile *file);
+
+/* Raise a fault; never returns. */
+extern _Noreturn void tdpg_encoder_raise(const TdEncoderFault *fault);
+
+/*
+ * Embed UTF-8 text with an encoder into out[dim]; raises on empty or malformed text.
+ */
+extern void tdpg_embed(const td_encoder *encoder, const char *text, size_t len, float *out,
+					   td_embed_info *info);
+
+#endif /* TD_MODEL_CACHE_H */

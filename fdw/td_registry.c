@@ -1,0 +1,295 @@
+/*
+ * td_registry.c - when the registry snapshot of a backend is valid, and who still needs an old one.
+ *
+ * In: invalidation messages for the empty relation tinydancer.epoch, sent by triggers on every
+ * table that a decision depends on.  Out: the current TdRegistry, pinned.  td_registry_build.c
+ * reads the tables; the SQL functions and the foreign scan call tdpg_registry_acquire().
+ *
+ * A callback may run at any time, also for every relation at once (InvalidOid), so it only counts.
+ * A snapshot is valid while the count is what it was before its tables were read.
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/trigger.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "td_error.h"
+#include "td_registry.h"
+#include "td_registry_build.h"
+
+static TdRegistry *current = NULL;
+static uint64 generation = 1;
+static uint64 builds = 0;
+
+/* The relation whose invalidation counts; InvalidOid until a snapshot has been built. */
+static Oid epoch_relid = InvalidOid;
+
+/* The current snapshot holds what only this transaction may see. */
+static bool bound_to_transaction = false;
+
+/* A snapshot was built in this transaction, perhaps from rows that a rollback takes away. */
+static bool built_in_transaction = false;
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || epoch_relid == InvalidOid || relid == epoch_relid)
+		generation++;
+}
+
+static void
+transaction_ended(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PREPARE:
+			if (bound_to_transaction)
+				generation++;
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			if (built_in_transaction)
+				generation++;
+			break;
+		default:
+			return;
+	}
+	bound_to_transaction = false;
+	built_in_transaction = false;
+}
+
+static void
+subtransaction_ended(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB && built_in_transaction)
+		generation++;
+}
+
+void
+tdpg_registry_init(void)
+{
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	RegisterXactCallback(transaction_ended, NULL);
+	RegisterSubXactCallback(subtransaction_ended, NULL);
+}
+
+static void
+unpin(void *arg)
+{
+	TdRegistry *registry = arg;
+
+	registry->pins--;
+	if (registry->pins == 0 && registry != current)
+		MemoryContextDelete(registry->context);
+}
+
+/*
+ * Under REPEATABLE READ the registry must be the transaction's, in a parallel worker the leader's,
+ * and otherwise the newest: a statement may reach its first decision long after it began.
+ */
+static Snapshot
+choose_snapshot(void)
+{
+	if (IsInParallelMode())
+	{
+		bound_to_transaction = true;
+		return GetActiveSnapshot();
+	}
+	if (IsolationUsesXactSnapshot())
+	{
+		bound_to_transaction = true;
+		return GetTransactionSnapshot();
+	}
+	return GetLatestSnapshot();
+}
+
+static void
+rebuild(void)
+{
+	uint64 read_at = generation;
+	TdRegistry *old = current;
+	TdRegistry *new;
+	Snapshot snapshot;
+
+	built_in_transaction = true;
+	snapshot = RegisterSnapshot(choose_snapshot());
+	new = tdpg_registry_build(snapshot, &epoch_relid);
+	UnregisterSnapshot(snapshot);
+
+	new->generation = read_at;
+	MemoryContextSetParent(new->context, CacheMemoryContext);
+	current = new;
+	builds++;
+	if (old != NULL && old->pins == 0)
+		MemoryContextDelete(old->context);
+}
+
+TdRegistry *
+tdpg_registry_acquire(MemoryContext owner)
+{
+	MemoryContextCallback *callback;
+
+	/* A prepared call in an open READ COMMITTED transaction takes no lock that would do this. */
+	AcceptInvalidationMessages();
+	if (current == NULL || current->generation != generation ||
+		!tdpg_encoder_is_current(current->encoder, current->encoder_id))
+		rebuild();
+
+	callback = MemoryContextAlloc(owner, sizeof(MemoryContextCallback));
+	callback->func = unpin;
+	callback->arg = current;
+	current->pins++;
+	MemoryContextRegisterResetCallback(owner, callback);
+	return current;
+}
+
+const td_encoder *
+tdpg_registry_encoder(TdRegistry *registry)
+{
+	if (registry->encoder == NULL)
+		tdpg_encoder_raise(&registry->fault);
+	return tdpg_encoder_view(registry->encoder);
+}
+
+uint32
+tdpg_registry_agent(const TdRegistry *registry, const char *name)
+{
+	uint32 low = 0;
+	uint32 high = registry->view.n_agents;
+
+	while (low < high)
+	{
+		uint32 middle = low + (high - low) / 2;
+		int order = strcmp(name, registry->agent_names[middle]);
+
+		if (order == 0)
+			return middle;
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return TD_NONE;
+}
+
+uint32
+tdpg_registry_capability(const TdRegistry *registry, TdText folded)
+{
+	int low = 0;
+	int high = registry->n_capabilities;
+
+	while (low < high)
+	{
+		int middle = low + (high - low) / 2;
+		int order = tdpg_text_compare(&folded, &registry->capabilities[middle]);
+
+		if (order == 0)
+			return (uint32) middle;
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return TD_NONE;
+}
+
+uint32
+tdpg_registry_pool(const TdRegistry *registry, const char *pool)
+{
+	int i;
+
+	for (i = 0; i < registry->n_pools; i++)
+	{
+		if (strcmp(registry->pools[i], pool) == 0)
+			return (uint32) i;
+	}
+	return TD_NONE;
+}
+
+const TdPolicy *
+tdpg_registry_policy(const TdRegistry *registry, const char *name)
+{
+	const TdPolicy *found = NULL;
+	const char **names;
+	const char *closest;
+	StringInfoData list;
+	int i;
+
+	for (i = 0; i < registry->n_policies; i++)
+	{
+		const TdPolicy *policy = &registry->policies[i];
+
+		if (strcmp(policy->name, name) == 0 && (found == NULL || found->builtin))
+			found = policy;
+	}
+	if (found != NULL)
+		return found;
+
+	initStringInfo(&list);
+	names = palloc(sizeof(char *) * Max(registry->n_policies, 1));
+	for (i = 0; i < registry->n_policies; i++)
+	{
+		names[i] = registry->policies[i].name;
+		/* Policies are sorted by name; an override stands beside its built-in. */
+		if (i == 0 || strcmp(names[i], names[i - 1]) != 0)
+			appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", names[i]);
+	}
+	closest = tdpg_closest(name, names, registry->n_policies);
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("unknown optimization target \"%s\"", name),
+					errdetail("Known targets are %s.", list.data),
+					closest != NULL ? errhint("Perhaps you meant \"%s\".", closest)
+									: errhint("A row in tinydancer.policy makes a target of your "
+											  "own.")));
+	return NULL;
+}
+
+uint64
+tdpg_registry_builds(void)
+{
+	return builds;
+}
+
+PG_FUNCTION_INFO_V1(tinydancer_bump_epoch);
+
+/*
+ * Trigger of every table that a decision depends on: tell all backends at commit, and this one at
+ * the next command.  The empty relation stands for all of them, so that VACUUM or ANALYZE of a
+ * registry table does not rebuild, and a write does not replan queries that join one.
+ */
+Datum
+tinydancer_bump_epoch(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Oid epoch;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("tinydancer.bump_epoch must be called as a trigger"),
+						errdetail("It tells other sessions that a registry table has changed."),
+						errhint("Change the tables; their triggers call it.")));
+	epoch = get_relname_relid("epoch", get_namespace_oid("tinydancer", false));
+	if (OidIsValid(epoch))
+		CacheInvalidateRelcacheByRelid(epoch);
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		return PointerGetDatum(trigger->tg_newtuple);
+	return PointerGetDatum(trigger->tg_trigtuple);
+}
+
+PG_FUNCTION_INFO_V1(tinydancer_registry_builds);
+
+Datum
+tinydancer_registry_builds(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64((int64) tdpg_registry_builds());
+}

@@ -1,0 +1,77 @@
+/*
+ * td_registry.h - a read-only snapshot of the registry, packed for the kernel.
+ *
+ * A statement acquires one snapshot and keeps it until it ends, so a cursor or a million-row join
+ * sees one registry; the next statement sees what was committed meanwhile.
+ */
+#ifndef TD_REGISTRY_H
+#define TD_REGISTRY_H
+
+#include "td_datum.h"
+#include "td_model_cache.h"
+#include "tinydancer.h"
+
+/* What a row of tinydancer.policy, or a built-in objective, weighs. */
+typedef struct TdPolicy
+{
+	const char *name; /* in the database encoding */
+	double cost_weight;
+	double latency_weight;
+	double quality_weight;
+	double fit_weight;
+	bool per_dollar;
+	bool builtin; /* a row of the user's own goes before */
+} TdPolicy;
+
+typedef struct TdRegistry
+{
+	MemoryContext context;
+	int pins;
+	uint64 generation; /* of the tables, when this was read */
+
+	char *encoder_id;
+	TdEncoderFile *encoder; /* NULL when the file cannot be had: see fault */
+	TdEncoderFault fault;
+	double fit_mu;
+	double fit_s;
+
+	td_registry view;
+	char **agent_names; /* [n_agents], database encoding, in byte order */
+	TdText *phrases;    /* [n_phrases], UTF-8 */
+
+	int n_capabilities;
+	TdText *capabilities; /* folded, sorted by bytes; the position is the id */
+	int n_pools;
+	char **pools; /* the position is the id */
+	int n_policies;
+	TdPolicy *policies;
+} TdRegistry;
+
+/* Register the callbacks; once per backend. */
+extern void tdpg_registry_init(void);
+
+/*
+ * The current snapshot, pinned until owner is reset or deleted.  Rebuilds it when another session
+ * has committed a change or this one has made one.
+ */
+extern TdRegistry *tdpg_registry_acquire(MemoryContext owner);
+
+/* The snapshot's encoder; raises its fault when the file cannot be had. */
+extern const td_encoder *tdpg_registry_encoder(TdRegistry *registry);
+
+/* The number of an agent by name, or TD_NONE. */
+extern uint32 tdpg_registry_agent(const TdRegistry *registry, const char *name);
+
+/* The id of a folded capability, or TD_NONE. */
+extern uint32 tdpg_registry_capability(const TdRegistry *registry, TdText folded);
+
+/* The id of a pool, or TD_NONE. */
+extern uint32 tdpg_registry_pool(const TdRegistry *registry, const char *pool);
+
+/* The policy of that name; raises the error that lists the known ones. */
+extern const TdPolicy *tdpg_registry_policy(const TdRegistry *registry, const char *name);
+
+/* How often this backend has built a snapshot: for tests of what invalidates it. */
+extern uint64 tdpg_registry_builds(void);
+
+#endif /* TD_REGISTRY_H */

@@ -1,0 +1,300 @@
+/*
+ * td_route.c - SQL inputs become a kernel request, the kernel's candidate becomes SQL outputs.
+ *
+ * In: datums.  Out: datums.  Called by td_sql_route.c and td_fdw_scan.c.  Buffers are made once per
+ * statement, so a join over a million requests allocates nothing that grows.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "td_compat.h"
+#include "td_error.h"
+#include "td_guc.h"
+#include "td_route.h"
+
+/* Widest vector register, and a cache line. */
+#define BUFFER_ALIGNMENT 64
+
+static void *
+aligned_buffer(MemoryContext context, size_t size)
+{
+	return (void *) TYPEALIGN(BUFFER_ALIGNMENT,
+							  MemoryContextAllocHuge(context, size + BUFFER_ALIGNMENT));
+}
+
+TdRouter *
+tdpg_router_create(MemoryContext context)
+{
+	TdRouter *router = MemoryContextAllocZero(context, sizeof(TdRouter));
+	TdRegistry *registry = tdpg_registry_acquire(context);
+
+	router->registry = registry;
+	router->embedding = aligned_buffer(context, sizeof(float) * registry->view.dim);
+	if (registry->encoder != NULL)
+	{
+		router->embed_scratch_size = td_embed_scratch_size(tdpg_encoder_view(registry->encoder));
+		router->embed_scratch = aligned_buffer(context, router->embed_scratch_size);
+	}
+	router->score_scratch_size = td_score_scratch_size(&registry->view);
+	router->score_scratch = aligned_buffer(context, router->score_scratch_size);
+	router->candidates = aligned_buffer(context, sizeof(td_candidate) * registry->view.n_agents);
+	return router;
+}
+
+static bool
+has(const TdInputs *inputs, TdInput which)
+{
+	return !inputs->values[which].isnull;
+}
+
+/* A limit on cost or latency; NULL is none. */
+static double
+ceiling(const TdInputs *inputs, TdInput which, const char *what, bool may_be_negative)
+{
+	double value;
+
+	if (!has(inputs, which))
+		return INFINITY;
+	value = DatumGetFloat8(inputs->values[which].value);
+	if (isnan(value) || (value < 0 && !may_be_negative))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						isnan(value) ? errmsg("%s must not be NaN", what)
+									 : errmsg("%s must not be negative", what),
+						errdetail("The value is %g.", value),
+						errhint("Pass NULL or 'Infinity' for no limit.")));
+	return value;
+}
+
+/* A limit on a quality; NULL is none. */
+static double
+floor_limit(const TdInputs *inputs, TdInput which, const char *what)
+{
+	double value;
+
+	if (!has(inputs, which))
+		return -INFINITY;
+	value = DatumGetFloat8(inputs->values[which].value);
+	if (value == -INFINITY)
+		return value;
+	if (!(value >= 0.0 && value <= 1.0))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("%s must be between 0 and 1", what),
+						errdetail("The value is %g.", value),
+						errhint("Pass NULL or '-Infinity' for no limit.")));
+	return value;
+}
+
+static void
+set_required(TdRouter *router, const TdInputs *inputs)
+{
+	TdText *names;
+	uint32 *ids;
+	int n;
+	int i;
+
+	router->request.n_required = 0;
+	if (!has(inputs, TD_IN_REQUIRED_CAPABILITIES))
+		return;
+	names = tdpg_text_array(inputs->values[TD_IN_REQUIRED_CAPABILITIES].value,
+							"required_capabilities", &n);
+	ids = palloc(sizeof(uint32) * Max(n, 1));
+	for (i = 0; i < n; i++)
+		ids[i] = tdpg_registry_capability(router->registry, tdpg_fold(names[i]));
+	router->request.required = ids;
+	router->request.n_required = n;
+}
+
+static char *
+server_string(Datum value)
+{
+	return TextDatumGetCString(value);
+}
+
+/* Names that no agent has exclude nobody. */
+static void
+set_excluded(TdRouter *router, const TdInputs *inputs)
+{
+	ArrayType *array;
+	Datum *elements;
+	bool *nulls;
+	uint32 *agents;
+	int n;
+	int i;
+	int found = 0;
+
+	router->request.n_excluded = 0;
+	if (!has(inputs, TD_IN_EXCLUDED_AGENTS))
+		return;
+	array = DatumGetArrayTypeP(inputs->values[TD_IN_EXCLUDED_AGENTS].value);
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	agents = palloc(sizeof(uint32) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		uint32 agent =
+			nulls[i] ? TD_NONE : tdpg_registry_agent(router->registry, server_string(elements[i]));
+
+		if (agent != TD_NONE)
+			agents[found++] = agent;
+	}
+	router->request.excluded = agents;
+	router->request.n_excluded = found;
+}
+
+/* The request's vector and its count of word pieces. */
+static void
+set_embedding(TdRouter *router, const TdInputs *inputs)
+{
+	TdRegistry *registry = router->registry;
+	TdText text;
+	td_status status;
+
+	router->has_info = false;
+	router->request.input_tokens = 0.0;
+	router->request.embedding = router->embedding;
+	if (has(inputs, TD_IN_EMBEDDING))
+	{
+		td_token_count count;
+
+		tdpg_unit_vector(inputs->values[TD_IN_EMBEDDING].value, (int) registry->view.dim,
+						 router->embedding);
+		if (!has(inputs, TD_IN_REQUEST) || registry->encoder == NULL)
+			return;
+		text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
+		status = td_text_tokenize(&tdpg_encoder_view(registry->encoder)->vocab, text.data, text.len,
+								  NULL, 0, &count);
+		if (status != TD_OK)
+			tdpg_error(status);
+		router->request.input_tokens = (double) count.n_total;
+		return;
+	}
+
+	text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
+	status = td_embed_text(tdpg_registry_encoder(registry), text.data, text.len, router->embedding,
+						   &router->info, router->embed_scratch, router->embed_scratch_size);
+	if (status != TD_OK)
+		tdpg_error(status);
+	router->has_info = true;
+	router->request.input_tokens = (double) router->info.n_tokens;
+}
+
+bool
+tdpg_router_score(TdRouter *router, const TdInputs *inputs)
+{
+	TdRegistry *registry = router->registry;
+	td_request *request = &router->request;
+	td_policy policy;
+	td_status status;
+
+	if (!has(inputs, TD_IN_REQUEST) && !has(inputs, TD_IN_EMBEDDING))
+		return false;
+
+	router->objective = tdpg_registry_policy(
+		registry, has(inputs, TD_IN_OPTIMIZE_FOR)
+					  ? server_string(inputs->values[TD_IN_OPTIMIZE_FOR].value)
+					  : "balanced");
+	policy.cost_weight = router->objective->cost_weight;
+	policy.latency_weight = router->objective->latency_weight;
+	policy.quality_weight = router->objective->quality_weight;
+	policy.fit_weight = router->objective->fit_weight;
+	policy.per_dollar = router->objective->per_dollar;
+	policy.cost_scale = tdpg_cost_scale;
+	policy.latency_scale = tdpg_latency_scale;
+
+	request->max_cost = ceiling(inputs, TD_IN_MAX_COST, "max_cost", false);
+	request->max_latency_ms = ceiling(inputs, TD_IN_MAX_LATENCY_MS, "max_latency_ms", false);
+	/* An overspent budget is a fact, not a mistake. */
+	request->budget_remaining =
+		ceiling(inputs, TD_IN_BUDGET_REMAINING, "budget_remaining", true);
+	request->min_quality = floor_limit(inputs, TD_IN_MIN_QUALITY, "min_quality");
+	request->min_expected_quality =
+		floor_limit(inputs, TD_IN_MIN_EXPECTED_QUALITY, "min_expected_quality");
+	request->has_pool = has(inputs, TD_IN_POOL);
+	if (request->has_pool)
+		request->pool =
+			tdpg_registry_pool(registry, server_string(inputs->values[TD_IN_POOL].value));
+	set_required(router, inputs);
+	set_excluded(router, inputs);
+	set_embedding(router, inputs);
+
+	status = td_score_agents(&registry->view, registry->fit_mu, registry->fit_s, &policy, request,
+							 router->candidates, router->score_scratch,
+							 router->score_scratch_size);
+	if (status != TD_OK)
+		tdpg_error(status);
+	router->n_requests++;
+	return true;
+}
+
+static Datum
+known_float8(double value, bool *isnull)
+{
+	*isnull = isnan(value);
+	return *isnull ? (Datum) 0 : Float8GetDatum(value);
+}
+
+static Datum
+reasoning(const TdRouter *router, const td_candidate *candidate, uint32 rank)
+{
+	const TdRegistry *registry = router->registry;
+	TdText phrase = {NULL, 0};
+	TdText objective = tdpg_utf8(router->objective->name, strlen(router->objective->name));
+	char buffer[TD_REASON_SIZE];
+	size_t len;
+
+	if (candidate->phrase != TD_NONE)
+		phrase = registry->phrases[candidate->phrase];
+	len = td_reason(candidate, &registry->view.agents[candidate->agent], &router->request,
+					phrase.data, phrase.len, objective.data, rank, router->n_eligible,
+					router->has_info ? &router->info : NULL, buffer, sizeof(buffer) - 1);
+	buffer[len] = '\0';
+	return tdpg_text_datum(buffer, len);
+}
+
+void
+tdpg_router_outputs(const TdRouter *router, const td_candidate *candidate, uint32 rank,
+					bool with_reasoning, Datum *values, bool *nulls)
+{
+	memset(nulls, 0, sizeof(bool) * TD_N_OUTPUTS);
+	values[TD_OUT_AGENT_NAME] =
+		CStringGetTextDatum(router->registry->agent_names[candidate->agent]);
+	values[TD_OUT_CONFIDENCE] = Float8GetDatum(candidate->expected_quality);
+	values[TD_OUT_ESTIMATED_COST] = known_float8(candidate->cost, &nulls[TD_OUT_ESTIMATED_COST]);
+	values[TD_OUT_ESTIMATED_LATENCY_MS] =
+		known_float8(candidate->latency, &nulls[TD_OUT_ESTIMATED_LATENCY_MS]);
+	values[TD_OUT_EXPECTED_QUALITY] = Float8GetDatum(candidate->expected_quality);
+	values[TD_OUT_SIMILARITY] = Float8GetDatum((double) candidate->similarity);
+	nulls[TD_OUT_REASONING] = !with_reasoning;
+	values[TD_OUT_REASONING] = with_reasoning ? reasoning(router, candidate, rank) : (Datum) 0;
+}
+
+char *
+tdpg_rejected_by(const td_candidate *candidate)
+{
+	StringInfoData list;
+	unsigned i;
+
+	initStringInfo(&list);
+	for (i = 0; i < TD_N_LIMITS; i++)
+	{
+		if (candidate->rejected_by & (1u << i))
+			appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", td_limit_name(i));
+	}
+	return list.data;
+}
+
+Datum
+tdpg_closest_phrase(const TdRouter *router, const td_candidate *candidate, bool *isnull)
+{
+	TdText phrase;
+
+	*isnull = candidate->phrase == TD_NONE;
+	if (*isnull)
+		return (Datum) 0;
+	phrase = router->registry->phrases[candidate->phrase];
+	return tdpg_text_datum(phrase.data, phrase.len);
+}

@@ -1,0 +1,83 @@
+/*
+ * td_route.h - inputs of one decision as SQL passes them, and the decision; the one road that
+ * ruvector_route(), ruvector_explain_route() and the foreign tables share.
+ */
+#ifndef TD_ROUTE_H
+#define TD_ROUTE_H
+
+#include "td_registry.h"
+
+/* The inputs, in the order of ruvector_route()'s arguments. */
+typedef enum TdInput
+{
+	TD_IN_REQUEST,
+	TD_IN_OPTIMIZE_FOR,
+	TD_IN_REQUIRED_CAPABILITIES,
+	TD_IN_MAX_COST,
+	TD_IN_MAX_LATENCY_MS,
+	TD_IN_MIN_QUALITY,
+	TD_IN_EXCLUDED_AGENTS,
+	TD_IN_BUDGET_REMAINING,
+	TD_IN_EMBEDDING,
+	TD_IN_POOL,
+	TD_IN_MIN_EXPECTED_QUALITY,
+	TD_N_INPUTS
+} TdInput;
+
+typedef struct TdInputs
+{
+	NullableDatum values[TD_N_INPUTS];
+} TdInputs;
+
+/* The outputs of a decision, in the order of ruvector_route()'s columns. */
+typedef enum TdOutput
+{
+	TD_OUT_AGENT_NAME,
+	TD_OUT_CONFIDENCE,
+	TD_OUT_ESTIMATED_COST,
+	TD_OUT_ESTIMATED_LATENCY_MS,
+	TD_OUT_EXPECTED_QUALITY,
+	TD_OUT_SIMILARITY,
+	TD_OUT_REASONING,
+	TD_N_OUTPUTS
+} TdOutput;
+
+/* One statement's router: a pinned registry, buffers, and the last request that was scored. */
+typedef struct TdRouter
+{
+	TdRegistry *registry;
+	float *embedding;
+	void *embed_scratch;
+	size_t embed_scratch_size;
+	void *score_scratch;
+	size_t score_scratch_size;
+	td_candidate *candidates; /* [n_agents] */
+	td_request request;
+	const TdPolicy *objective;
+	td_embed_info info;
+	bool has_info; /* a text was embedded */
+	uint32 n_eligible;
+	uint64 n_requests; /* scored so far */
+} TdRouter;
+
+/* A router that lives in the memory context, registry pin included. */
+extern TdRouter *tdpg_router_create(MemoryContext context);
+
+/*
+ * Score every agent.  False when there is nothing to route: neither request nor embedding.
+ * Raises errors about the inputs.  What it allocates per request is in the current context.
+ */
+extern bool tdpg_router_score(TdRouter *router, const TdInputs *inputs);
+
+/* The columns of a candidate of the last request; rank is 0 for a rejected one. */
+extern void tdpg_router_outputs(const TdRouter *router, const td_candidate *candidate, uint32 rank,
+								bool with_reasoning, Datum *values, bool *nulls);
+
+/* The names of the limits that reject a candidate, separated by ", ". */
+extern char *tdpg_rejected_by(const td_candidate *candidate);
+
+/* The closest phrase of a candidate as a datum. */
+extern Datum tdpg_closest_phrase(const TdRouter *router, const td_candidate *candidate,
+								 bool *isnull);
+
+#endif /* TD_ROUTE_H */

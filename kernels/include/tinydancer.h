@@ -1,0 +1,547 @@
+/*
+ * tinydancer.h - the kernel of Tiny Dancer: text to vector to score to decision.
+ *
+ * The one place where model arithmetic happens.  Pure C11: no heap, no I/O, no changing globals,
+ * no locks, no Postgres, no Python.  Both shells (fdw/ and kernels/_kernels.pyx) call these
+ * functions and nothing else, so the same inputs give the same bits in SQL and in Python.
+ *
+ * Vocabulary
+ *   agent      something a request can be sent to: a model, a tool, an API, a person, an ensemble
+ *   phrase     a short text that says what an agent is good at; each has a vector of its own
+ *   encoder    a file that turns text into a unit vector
+ *   similarity greatest cosine between a request and the phrases of one agent, in [-1, 1]
+ *   fit        similarity as a probability: logistic((similarity - mu) / s), in (0, 1)
+ *   score      what an objective maximises; the decision is the eligible agent of greatest score
+ *
+ * Rules that hold for every function
+ *   - The caller owns every buffer.  Where scratch is needed, a _size function says how much.
+ *   - Vectors are contiguous float32, row-major matrices have no padding unless a stride is named.
+ *   - Pointers must not overlap unless the comment says so.
+ *   - On any status but TD_OK the outputs are unspecified, but never read or written out of bounds.
+ *   - Float sums run in one fixed lane order and integer sums are exact: results do not depend on
+ *     the CPU, the compiler's vectoriser or the shell (-ffp-contract=off, no -ffast-math).
+ *   - Hosts are little-endian with IEEE 754 floats; td_file_open() refuses others.
+ */
+#ifndef TINYDANCER_H
+#define TINYDANCER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------- in td_status.c: outcomes */
+
+typedef enum td_status
+{
+	TD_OK = 0,
+	TD_ERR_BUFFER,     /* a lent buffer is smaller than its _size function says */
+	TD_ERR_SHAPE,      /* dimensions that contradict each other */
+	TD_ERR_DIMENSION,  /* a vector of another length than the encoder or model expects */
+	TD_ERR_NONFINITE,  /* a NaN or an infinity in a vector or a weight */
+	TD_ERR_EMPTY,      /* a text without anything to encode */
+	TD_ERR_UTF8,       /* a text that is not valid UTF-8 */
+	TD_ERR_NOT_FILE,   /* bytes that do not start like one of our files */
+	TD_ERR_VERSION,    /* a file of another format version, or for another byte order */
+	TD_ERR_TRUNCATED,  /* a file shorter or longer than it says */
+	TD_ERR_CHECKSUM,   /* a file whose bytes were changed */
+	TD_ERR_CORRUPT,    /* a file with an impossible offset, size or value */
+	TD_ERR_KIND        /* a file of another kind than the caller wanted */
+} td_status;
+
+/*
+ * The sentence for a status: lower case, no final period, the primary message of both shells.
+ * Never NULL, static storage.
+ */
+const char *td_status_text(td_status status);
+
+/* ---------------------------------------------------------------- in td_vec.c: vectors */
+
+/* Sum of a[i] * b[i] over n, in the fixed lane order (sixteen lanes, then a halving tree). */
+float td_vec_dot(const float *a, const float *b, size_t n);
+
+/* Euclidean length of a[n]. */
+float td_vec_norm(const float *a, size_t n);
+
+/* Cosine of a[n] and b[n], clamped to [-1, 1]; 0 when either has length 0.  a may equal b. */
+float td_vec_cosine(const float *a, const float *b, size_t n);
+
+/* TD_OK when all of a[n] are finite, else TD_ERR_NONFINITE. */
+td_status td_vec_check(const float *a, size_t n);
+
+/*
+ * Scale a[n] to unit length in place.  A vector of zeros stays as it is.
+ * Returns TD_ERR_NONFINITE if an element or the length is not finite.
+ */
+td_status td_vec_normalise(float *a, size_t n);
+
+/*
+ * Quantise a[n] to int8: q[i] = round-half-even(a[i] / scale), scale = max|a| / 127.
+ * Returns the scale; 0 (and all q = 0) for a vector of zeros.  Requires finite input.
+ */
+float td_vec_quantise(const float *a, size_t n, int8_t *q);
+
+/* Exact sum of a[i] * b[i] over n int8 values; n must be at most 131,072 (no overflow of int32). */
+int32_t td_vec_dot_i8(const int8_t *a, const int8_t *b, size_t n);
+
+/* y[i] = 1 / (1 + exp(-x[i])) over n, error at most 4 ulp; y may equal x. */
+void td_vec_sigmoid(const float *x, float *y, size_t n);
+
+/* y[i] = tanh(x[i]) over n, error at most 4 ulp; y may equal x. */
+void td_vec_tanh(const float *x, float *y, size_t n);
+
+/* ---------------------------------------------------------------- in td_topk.c: cosine search */
+
+/*
+ * The k rows nearest to a query by cosine.
+ *
+ * query   [dim], unit length or zero
+ * rows    [n_rows][dim] int8, each the td_vec_quantise() of a unit vector
+ * scales  [n_rows], the scales of the rows
+ * index   [k] out: row numbers, greatest cosine first, equal cosines by lower row number
+ * score   [k] out: their cosines, clamped to [-1, 1]
+ * n_found out: min(k, n_rows)
+ * scratch td_topk_scratch_size(dim) bytes
+ *
+ * Returns TD_ERR_NONFINITE for a query with NaN, TD_ERR_SHAPE when dim is 0 or over 131,072.
+ * Cost O(n_rows * dim + n_rows * log k).
+ */
+size_t td_topk_scratch_size(size_t dim);
+td_status td_topk_cosine(const float *query, const int8_t *rows, const float *scales, size_t n_rows,
+						 size_t dim, size_t k, uint32_t *index, float *score, size_t *n_found,
+						 void *scratch, size_t scratch_size);
+
+/* ---------------------------------------------------------------- in td_hash.c: checksum */
+
+/* XXH64 of the xxHash specification (version 0.1.1), over size bytes. */
+uint64_t td_hash64(const void *bytes, size_t size, uint64_t seed);
+
+/* ---------------------------------------------------------------- in td_file.c: sectioned files */
+
+/*
+ * One container for encoders and models.  All numbers little-endian.
+ *
+ *   offset size
+ *        0    8  magic "TDFILE\r\n"
+ *        8    4  format version, TD_FILE_VERSION
+ *       12    4  kind, one of td_file_kind
+ *       16    8  size of the whole file in bytes
+ *       24    8  checksum: td_hash64(bytes 32 .. end, seed 0)
+ *       32   32  id: [a-z0-9._-]+, NUL-padded
+ *       64    4  number of sections, at most TD_FILE_MAX_SECTIONS
+ *       68   60  zero
+ *      128   48  per section: name[24] NUL-padded, u32 element type, u32 zero, u64 offset, u64 size
+ *
+ * Sections start at multiples of 64, in table order, do not overlap, and may be empty.
+ */
+#define TD_FILE_VERSION 1
+#define TD_FILE_MAX_SECTIONS 1024
+#define TD_FILE_ID_SIZE 32
+
+typedef enum td_file_kind
+{
+	TD_FILE_STATIC_ENCODER = 1,
+	TD_FILE_BERT_ENCODER = 2,
+	TD_FILE_MODEL = 3
+} td_file_kind;
+
+typedef enum td_element
+{
+	TD_U8 = 1,
+	TD_I8 = 2,
+	TD_U16 = 3,
+	TD_U32 = 4,
+	TD_F32 = 5
+} td_element;
+
+typedef struct td_file
+{
+	const uint8_t *bytes; /* borrowed, 64-byte aligned */
+	size_t size;
+	uint32_t kind;
+	uint32_t n_sections;
+	uint64_t checksum;
+	char id[TD_FILE_ID_SIZE + 1];
+} td_file;
+
+/*
+ * Look at bytes[size] as one of our files; every header field and section bound is checked once
+ * here, and the checksum is computed over the whole file.
+ *
+ * bytes must be 64-byte aligned and stay unchanged as long as the view is used.
+ * Returns TD_ERR_NOT_FILE, TD_ERR_VERSION, TD_ERR_TRUNCATED, TD_ERR_CHECKSUM or TD_ERR_CORRUPT.
+ */
+td_status td_file_open(const void *bytes, size_t size, td_file *file);
+
+/*
+ * Find a section by name and element type.  *data is NULL and *count 0 if there is none.
+ * Returns TD_ERR_CORRUPT if it is there with another element type.
+ */
+td_status td_file_section(const td_file *file, const char *name, td_element element,
+						  const void **data, size_t *count);
+
+/* ---------------------------------------------------------------- in td_text.c: word pieces */
+
+#define TD_TEXT_LOWERCASE 1u     /* lower-case */
+#define TD_TEXT_STRIP_ACCENTS 2u /* NFD, drop category Mn */
+#define TD_TEXT_SPLIT_CJK 4u     /* spaces around CJK ideographs */
+#define TD_TEXT_CLEAN 8u         /* drop control characters, all white space to blanks */
+
+#define TD_VOCAB_MAX 65534u       /* pieces; ids are stored as uint16 */
+#define TD_VOCAB_EMPTY_SLOT 65535u
+
+/*
+ * A WordPiece vocabulary.  Pieces are stored as in vocab.txt ("##ing"), in id order:
+ * piece i is text[base[i >> 8] + offset[i] .. base[(i+1) >> 8] + offset[i+1]).
+ * index is a hash table of ids with linear probing: a piece starts at slot
+ * (uint64)(fnv1a32(piece) * 0x9E3779B1 mod 2^32) * n_slots >> 32; TD_VOCAB_EMPTY_SLOT ends a probe.
+ */
+typedef struct td_vocab
+{
+	uint32_t size;           /* pieces */
+	uint32_t n_slots;        /* of index, more than size */
+	uint32_t max_piece_size; /* bytes of the longest piece */
+	uint32_t flags;          /* TD_TEXT_... */
+	uint32_t unk_id;
+	uint32_t cls_id;
+	uint32_t sep_id;
+	uint32_t pad_id;
+	uint32_t mask_id;
+	const uint8_t *text;
+	const uint32_t *base;
+	const uint16_t *offset; /* [size + 1] */
+	const uint16_t *index;  /* [n_slots] */
+} td_vocab;
+
+typedef struct td_token_count
+{
+	size_t n_total;   /* word pieces of the whole text, without [CLS] and [SEP] */
+	size_t n_stored;  /* of those, how many were written */
+	size_t n_unknown; /* of the stored, how many are [UNK] */
+} td_token_count;
+
+/*
+ * Split text[len] (UTF-8) into word pieces, id for id as Hugging Face's BERT tokenizer without
+ * added [CLS] and [SEP]; a special token written out in the text is recognised as there.
+ *
+ * ids    [capacity] out, or NULL with capacity 0 to count only
+ * count  out; n_total counts the whole text even when ids is full
+ *
+ * Returns TD_ERR_UTF8 for malformed UTF-8.  Cost O(len), stack under 8 kB.
+ */
+td_status td_text_tokenize(const td_vocab *vocab, const char *text, size_t len, uint32_t *ids,
+						   size_t capacity, td_token_count *count);
+
+/*
+ * Fold text[len] (UTF-8) for case-insensitive comparison: each code point to its simple lower case.
+ *
+ * out      [capacity] out, not NUL-terminated; 3 * len bytes are always enough (td_text_fold_size)
+ * out_len  out: bytes written
+ *
+ * Returns TD_ERR_UTF8 or TD_ERR_BUFFER.
+ */
+size_t td_text_fold_size(size_t len);
+td_status td_text_fold(const char *text, size_t len, char *out, size_t capacity, size_t *out_len);
+
+/* ---------------------------------------------------------------- in td_encoder.c: encoders */
+
+#define TD_MAX_DIM 4096u
+#define TD_MAX_TOKENS 8192u
+
+/*
+ * A checked view on an encoder file.  Sections of every encoder:
+ *
+ *   "encoder"       u32[16]: dim, max_tokens, vocab size, first_row, vocab flags, unk, cls, sep, pad
+ *                   and mask id, bits of float mu, bits of float s, four zeros
+ *   "vocab.text"    u8, "vocab.base" u32, "vocab.offset" u16, "vocab.index" u16: see td_vocab
+ *   "about"         u8: provenance and licence, UTF-8, for people
+ *
+ * A static encoder has, for pieces first_row .. vocab size - 1 (lower ids, [UNK] and the special
+ * tokens have no row and weigh nothing):
+ *
+ *   "static.row"    i8[n][dim]
+ *   "static.code"   u8[n]: which scale
+ *   "static.scale"  f32[256]: a row's vector is row * scale[code], importance weight included
+ */
+typedef struct td_encoder
+{
+	td_file file;
+	td_vocab vocab;
+	uint32_t dim;
+	uint32_t max_tokens; /* word pieces read of a text, without [CLS] and [SEP] */
+	uint32_t first_row;
+	float fit_mu; /* similarity at which fit is 0.5 */
+	float fit_s;  /* > 0 */
+	const int8_t *static_rows;
+	const uint8_t *static_codes;
+	const float *static_scales;
+} td_encoder;
+
+/*
+ * Look at bytes[size] as an encoder; checks what td_file_open() does and every offset, id and
+ * constant that later calls rely on.  Returns also TD_ERR_KIND for a model file.
+ */
+td_status td_encoder_open(const void *bytes, size_t size, td_encoder *encoder);
+
+/* ---------------------------------------------------------------- in td_embed.c: text to vector */
+
+typedef struct td_embed_info
+{
+	size_t n_tokens; /* word pieces of the whole text */
+	size_t n_used;   /* of those, how many the encoder read: at most its max_tokens */
+	size_t n_known;  /* of the used, how many carry a vector */
+} td_embed_info;
+
+/*
+ * The unit vector of text[len] (UTF-8): for a static encoder the weighted mean of its rows,
+ * summed in text order.  A text without a known word gives the zero vector (n_known 0).
+ *
+ * out      [encoder->dim]
+ * scratch  td_embed_scratch_size(encoder) bytes, aligned to 64
+ *
+ * Returns TD_ERR_EMPTY for a text that holds nothing but white space and control characters.
+ */
+size_t td_embed_scratch_size(const td_encoder *encoder);
+td_status td_embed_text(const td_encoder *encoder, const char *text, size_t len, float *out,
+						td_embed_info *info, void *scratch, size_t scratch_size);
+
+/* ---------------------------------------------------------------- in td_fastgrnn.c: the cell */
+
+/*
+ * FastGRNN, Kusupati et al. 2018 (arXiv:1901.02358):
+ *
+ *   z_t = sigmoid(W x_t + U h_{t-1} + b_z)
+ *   c_t = tanh(W' x_t + U' h_{t-1} + b_h)
+ *   h_t = (zeta (1 - z_t) + nu) * c_t + z_t * h_{t-1}         (elementwise)
+ *
+ * Tied (the paper, eq. 3): W' = W and U' = U, shared by gate and candidate.  Untied: separate.
+ * Low rank (the paper, section 3.2): W = W1 W2 with W1 [n_hidden][rank_w], W2 [rank_w][n_in]; U the
+ * same with rank_u.  A rank of 0 means a full matrix.
+ * zeta and nu are the values used in the formula, in [0, 1]: whoever trained them as sigmoids has
+ * applied the sigmoid already.
+ */
+typedef enum td_weights
+{
+	TD_WEIGHTS_F32 = 0,
+	TD_WEIGHTS_I8 = 1 /* int8 per output row; inputs are quantised per vector, sums are exact */
+} td_weights;
+
+/* One matrix, row-major [n_out][n_in]: float values, or int8 values with one scale per row. */
+typedef struct td_matrix
+{
+	const float *f32;    /* TD_WEIGHTS_F32 */
+	const int8_t *i8;    /* TD_WEIGHTS_I8 */
+	const float *scales; /* [n_out], TD_WEIGHTS_I8 */
+} td_matrix;
+
+/* A product W = left * right, or a full matrix in right alone when the rank is 0. */
+typedef struct td_factored
+{
+	td_matrix left;  /* [n_hidden][rank], unused when rank is 0 */
+	td_matrix right; /* [rank][n_in], or [n_hidden][n_in] when rank is 0 */
+} td_factored;
+
+typedef struct td_fastgrnn
+{
+	uint32_t n_in;
+	uint32_t n_hidden;
+	uint32_t rank_w; /* 0: full */
+	uint32_t rank_u;
+	uint32_t tied; /* 1: w and u serve the candidate too, w_h and u_h are not read */
+	uint32_t weights; /* td_weights */
+	td_factored w;    /* gate; with tied also candidate */
+	td_factored u;
+	td_factored w_h; /* candidate */
+	td_factored u_h;
+	const float *b_z; /* [n_hidden] */
+	const float *b_h; /* [n_hidden] */
+	float zeta;
+	float nu;
+} td_fastgrnn;
+
+/*
+ * One step: h becomes h_t.
+ *
+ * x        [n_in], read only
+ * h        [n_hidden], h_{t-1} in, h_t out; must not overlap x or scratch
+ * scratch  td_fastgrnn_scratch_size(cell) bytes, aligned to 64, contents undefined on return
+ *
+ * Returns TD_ERR_BUFFER if scratch_size is too small, TD_ERR_SHAPE if the cell is inconsistent
+ * (n_in or n_hidden 0 or over 65,536, a rank over either side, a missing matrix, zeta or nu outside
+ * [0, 1]), TD_ERR_NONFINITE for a NaN or infinity in x or h; h is untouched on error.
+ * Cost O(n_hidden * (n_in + n_hidden)).
+ */
+size_t td_fastgrnn_scratch_size(const td_fastgrnn *cell);
+td_status td_fastgrnn_step(const td_fastgrnn *cell, const float *x, float *h, void *scratch,
+						   size_t scratch_size);
+
+/* Steps over a sequence x[n_steps][n_in]; h as in td_fastgrnn_step().  n_steps may be 0. */
+td_status td_fastgrnn_forward(const td_fastgrnn *cell, const float *x, size_t n_steps, float *h,
+							  void *scratch, size_t scratch_size);
+
+/* One step from the zero state: h[n_hidden] is written, never read; the U products are skipped. */
+td_status td_fastgrnn_forward_single(const td_fastgrnn *cell, const float *x, float *h,
+									 void *scratch, size_t scratch_size);
+
+/* td_fastgrnn_forward_single() for n rows: x[n][n_in], h[n][n_hidden]. */
+td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, size_t n, float *h,
+									void *scratch, size_t scratch_size);
+
+/* ---------------------------------------------------------------- in td_score.c: the decision */
+
+#define TD_NONE UINT32_MAX /* no such capability, pool or phrase */
+
+/* An absent figure (SQL NULL) is NaN. */
+typedef struct td_agent
+{
+	double cost_per_1k_tokens;        /* USD */
+	double cost_per_1k_output_tokens; /* USD; absent: cost_per_1k_tokens */
+	double cost_per_call;             /* USD */
+	double cost_per_second;           /* USD per second of avg_latency_ms */
+	double expected_output_tokens;    /* never absent */
+	double avg_latency_ms;            /* ms; absent: unknown */
+	double quality_score;             /* [0, 1], never absent */
+	double success_rate;              /* [0, 1], never absent */
+	uint32_t first_phrase;
+	uint32_t n_phrases;
+	uint32_t first_capability;
+	uint32_t n_capabilities;
+	uint32_t pool; /* id, TD_NONE: in no pool */
+	uint32_t active;
+} td_agent;
+
+/* The registry as the kernel reads it; agents stand in byte order of their names. */
+typedef struct td_registry
+{
+	uint32_t n_agents;
+	uint32_t n_phrases;
+	uint32_t dim;
+	const td_agent *agents;
+	const int8_t *phrase_rows;    /* [n_phrases][dim], td_vec_quantise() of unit vectors */
+	const float *phrase_scales;   /* [n_phrases] */
+	const uint32_t *capabilities; /* ids, sorted within each agent */
+} td_registry;
+
+/* What to maximise: fit * (weighted sum), divided by (cost + cost_scale) when per_dollar. */
+typedef struct td_policy
+{
+	double cost_weight;
+	double latency_weight;
+	double quality_weight;
+	double fit_weight;
+	double cost_scale;    /* USD at which cost_utility is 0.5, > 0 */
+	double latency_scale; /* ms at which latency_utility is 0.5, > 0 */
+	uint32_t per_dollar;
+} td_policy;
+
+typedef struct td_request
+{
+	const float *embedding;   /* [dim], unit length or zero */
+	double input_tokens;      /* word pieces of the untruncated text, 0 without text */
+	const uint32_t *required; /* capability ids; TD_NONE: one that no agent has */
+	size_t n_required;
+	const uint32_t *excluded; /* agent numbers */
+	size_t n_excluded;
+	uint32_t has_pool; /* 1: only agents of this pool */
+	uint32_t pool;
+	double max_cost;             /* USD for this request; INFINITY: no limit */
+	double budget_remaining;     /* USD; INFINITY: no limit */
+	double max_latency_ms;       /* INFINITY: no limit */
+	double min_quality;          /* -INFINITY: no limit */
+	double min_expected_quality; /* -INFINITY: no limit */
+} td_request;
+
+/* Why an agent was rejected, one bit each. */
+typedef enum td_limit
+{
+	TD_LIMIT_ACTIVE = 1 << 0,
+	TD_LIMIT_POOL = 1 << 1,
+	TD_LIMIT_EXCLUDED = 1 << 2,
+	TD_LIMIT_CAPABILITIES = 1 << 3,
+	TD_LIMIT_COST = 1 << 4,
+	TD_LIMIT_BUDGET = 1 << 5,
+	TD_LIMIT_LATENCY = 1 << 6,
+	TD_LIMIT_QUALITY = 1 << 7,
+	TD_LIMIT_EXPECTED_QUALITY = 1 << 8
+} td_limit;
+#define TD_N_LIMITS 9
+
+/* The name of limit number i (bit 1 << i) as a user writes it: "active", "pool", "max_cost" ... */
+const char *td_limit_name(unsigned i);
+
+/* Every part of one agent's score. */
+typedef struct td_candidate
+{
+	uint32_t agent;
+	uint32_t phrase;      /* the closest phrase, TD_NONE when the agent has none */
+	uint32_t rejected_by; /* td_limit bits, 0: eligible */
+	uint32_t missing;     /* required capabilities it lacks */
+	float similarity;     /* 0 when the agent has no phrase */
+	double fit;
+	double quality; /* quality_score * success_rate */
+	double expected_quality;
+	double cost;    /* estimated USD, NaN: unknown */
+	double latency; /* ms, NaN: unknown */
+	double cost_utility;
+	double latency_utility;
+	double score;
+} td_candidate;
+
+/*
+ * Score every agent for one request.
+ *
+ * An agent with no cost figure is scored at the dearest known cost of the agents that pass every
+ * other limit (0 when none is known), and rejected where a cost limit is set; the same with unknown
+ * latency.
+ *
+ * mu, s    constants of fit, from the encoder
+ * out      [registry->n_agents], in agent order
+ * scratch  td_score_scratch_size(registry) bytes, aligned to 64
+ *
+ * Returns TD_ERR_NONFINITE for an embedding with NaN, TD_ERR_SHAPE for scales that are not positive.
+ * Cost O(n_phrases * dim).
+ */
+size_t td_score_scratch_size(const td_registry *registry);
+td_status td_score_agents(const td_registry *registry, double mu, double s, const td_policy *policy,
+						  const td_request *request, td_candidate *out, void *scratch,
+						  size_t scratch_size);
+
+/*
+ * The decision: the number of the best eligible candidate, TD_NONE when there is none.
+ * Greater score first, then lower cost (unknown last), then the lower agent number.
+ * n_eligible, out, may be NULL.
+ */
+uint32_t td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_eligible);
+
+/*
+ * Order all candidates: order[n] out, eligible ones as td_score_best() ranks them, then the rejected
+ * ones by score.  O(n log n), in place.
+ */
+void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order);
+
+/* ---------------------------------------------------------------- in td_reason.c: in words */
+
+/*
+ * One line that says why a candidate was chosen, or which limits rejected it and by how much.
+ *
+ * phrase      [phrase_len] its closest phrase, NULL when it has none
+ * objective   NUL-terminated name of the policy
+ * rank        1 for the chosen candidate, 2 for the next ...; not read when it is rejected
+ * n_eligible  candidates that passed every limit
+ * info        what the encoder read of the text, NULL when a vector was given
+ * out         [capacity], cut to whole UTF-8 characters if it is too small; not NUL-terminated
+ *
+ * Returns the number of bytes written.
+ */
+size_t td_reason(const td_candidate *candidate, const td_agent *agent, const td_request *request,
+				 const char *phrase, size_t phrase_len, const char *objective, uint32_t rank,
+				 uint32_t n_eligible, const td_embed_info *info, char *out, size_t capacity);
+#define TD_REASON_SIZE 1024 /* bytes that hold every sentence with a phrase cut to 80 characters */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* TINYDANCER_H */

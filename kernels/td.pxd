@@ -1,0 +1,256 @@
+# The kernel API as Cython sees it: a transcript of include/tinydancer.h, in its order, without its
+# comments (the header is the manual).  _kernels.pyx is the only module that reads it.  No function
+# touches a Python object, so all are nogil.  td_exp() of src/td_math.h is here for its test.
+
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "tinydancer.h" nogil:
+    ctypedef enum td_status:
+        TD_OK
+        TD_ERR_BUFFER
+        TD_ERR_SHAPE
+        TD_ERR_DIMENSION
+        TD_ERR_NONFINITE
+        TD_ERR_EMPTY
+        TD_ERR_UTF8
+        TD_ERR_NOT_FILE
+        TD_ERR_VERSION
+        TD_ERR_TRUNCATED
+        TD_ERR_CHECKSUM
+        TD_ERR_CORRUPT
+        TD_ERR_KIND
+
+    const char *td_status_text(td_status status)
+
+    # td_vec.c
+    float td_vec_dot(const float *a, const float *b, size_t n)
+    float td_vec_norm(const float *a, size_t n)
+    float td_vec_cosine(const float *a, const float *b, size_t n)
+    td_status td_vec_check(const float *a, size_t n)
+    td_status td_vec_normalise(float *a, size_t n)
+    float td_vec_quantise(const float *a, size_t n, int8_t *q)
+    int32_t td_vec_dot_i8(const int8_t *a, const int8_t *b, size_t n)
+    void td_vec_sigmoid(const float *x, float *y, size_t n)
+    void td_vec_tanh(const float *x, float *y, size_t n)
+
+    # td_topk.c
+    size_t td_topk_scratch_size(size_t dim)
+    td_status td_topk_cosine(const float *query, const int8_t *rows, const float *scales,
+                             size_t n_rows, size_t dim, size_t k, uint32_t *index, float *score,
+                             size_t *n_found, void *scratch, size_t scratch_size)
+
+    # td_hash.c
+    uint64_t td_hash64(const void *data, size_t size, uint64_t seed)
+
+    # td_file.c
+    enum:
+        TD_FILE_VERSION
+        TD_FILE_MAX_SECTIONS
+        TD_FILE_ID_SIZE
+
+    ctypedef enum td_file_kind:
+        TD_FILE_STATIC_ENCODER
+        TD_FILE_BERT_ENCODER
+        TD_FILE_MODEL
+
+    ctypedef enum td_element:
+        TD_U8
+        TD_I8
+        TD_U16
+        TD_U32
+        TD_F32
+
+    ctypedef struct td_file:
+        uint32_t kind
+        uint32_t n_sections
+        uint64_t checksum
+        char *id
+
+    td_status td_file_open(const void *data, size_t size, td_file *file)
+    td_status td_file_section(const td_file *file, const char *name, td_element element,
+                              const void **data, size_t *count)
+
+    # td_text.c
+    ctypedef struct td_vocab:
+        uint32_t size
+        uint32_t n_slots
+        uint32_t max_piece_size
+        uint32_t flags
+        uint32_t unk_id
+        uint32_t cls_id
+        uint32_t sep_id
+        uint32_t pad_id
+        uint32_t mask_id
+        const uint8_t *text
+        const uint32_t *base
+        const uint16_t *offset
+        const uint16_t *index
+
+    ctypedef struct td_token_count:
+        size_t n_total
+        size_t n_stored
+        size_t n_unknown
+
+    td_status td_text_tokenize(const td_vocab *vocab, const char *text, size_t len, uint32_t *ids,
+                               size_t capacity, td_token_count *count)
+    size_t td_text_fold_size(size_t len)
+    td_status td_text_fold(const char *text, size_t len, char *out, size_t capacity,
+                           size_t *out_len)
+
+    # td_encoder.c
+    enum:
+        TD_MAX_DIM
+        TD_MAX_TOKENS
+
+    ctypedef struct td_encoder:
+        td_file file
+        td_vocab vocab
+        uint32_t dim
+        uint32_t max_tokens
+        uint32_t first_row
+        float fit_mu
+        float fit_s
+
+    td_status td_encoder_open(const void *data, size_t size, td_encoder *encoder)
+
+    # td_embed.c
+    ctypedef struct td_embed_info:
+        size_t n_tokens
+        size_t n_used
+        size_t n_known
+
+    size_t td_embed_scratch_size(const td_encoder *encoder)
+    td_status td_embed_text(const td_encoder *encoder, const char *text, size_t len, float *out,
+                            td_embed_info *info, void *scratch, size_t scratch_size)
+
+    # td_fastgrnn.c
+    ctypedef enum td_weights:
+        TD_WEIGHTS_F32
+        TD_WEIGHTS_I8
+
+    ctypedef struct td_matrix:
+        const float *f32
+        const int8_t *i8
+        const float *scales
+
+    ctypedef struct td_factored:
+        td_matrix left
+        td_matrix right
+
+    ctypedef struct td_fastgrnn:
+        uint32_t n_in
+        uint32_t n_hidden
+        uint32_t rank_w
+        uint32_t rank_u
+        uint32_t tied
+        uint32_t weights
+        td_factored w
+        td_factored u
+        td_factored w_h
+        td_factored u_h
+        const float *b_z
+        const float *b_h
+        float zeta
+        float nu
+
+    size_t td_fastgrnn_scratch_size(const td_fastgrnn *cell)
+    td_status td_fastgrnn_step(const td_fastgrnn *cell, const float *x, float *h, void *scratch,
+                               size_t scratch_size)
+    td_status td_fastgrnn_forward(const td_fastgrnn *cell, const float *x, size_t n_steps, float *h,
+                                  void *scratch, size_t scratch_size)
+    td_status td_fastgrnn_forward_single(const td_fastgrnn *cell, const float *x, float *h,
+                                         void *scratch, size_t scratch_size)
+    td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, size_t n, float *h,
+                                        void *scratch, size_t scratch_size)
+
+    # td_score.c
+    const uint32_t TD_NONE
+
+    ctypedef struct td_agent:
+        double cost_per_1k_tokens
+        double cost_per_1k_output_tokens
+        double cost_per_call
+        double cost_per_second
+        double expected_output_tokens
+        double avg_latency_ms
+        double quality_score
+        double success_rate
+        uint32_t first_phrase
+        uint32_t n_phrases
+        uint32_t first_capability
+        uint32_t n_capabilities
+        uint32_t pool
+        uint32_t active
+
+    ctypedef struct td_registry:
+        uint32_t n_agents
+        uint32_t n_phrases
+        uint32_t dim
+        const td_agent *agents
+        const int8_t *phrase_rows
+        const float *phrase_scales
+        const uint32_t *capabilities
+
+    ctypedef struct td_policy:
+        double cost_weight
+        double latency_weight
+        double quality_weight
+        double fit_weight
+        double cost_scale
+        double latency_scale
+        uint32_t per_dollar
+
+    ctypedef struct td_request:
+        const float *embedding
+        double input_tokens
+        const uint32_t *required
+        size_t n_required
+        const uint32_t *excluded
+        size_t n_excluded
+        uint32_t has_pool
+        uint32_t pool
+        double max_cost
+        double budget_remaining
+        double max_latency_ms
+        double min_quality
+        double min_expected_quality
+
+    enum:
+        TD_N_LIMITS
+
+    const char *td_limit_name(unsigned i)
+
+    ctypedef struct td_candidate:
+        uint32_t agent
+        uint32_t phrase
+        uint32_t rejected_by
+        uint32_t missing
+        float similarity
+        double fit
+        double quality
+        double expected_quality
+        double cost
+        double latency
+        double cost_utility
+        double latency_utility
+        double score
+
+    size_t td_score_scratch_size(const td_registry *registry)
+    td_status td_score_agents(const td_registry *registry, double mu, double s,
+                              const td_policy *policy, const td_request *request,
+                              td_candidate *out, void *scratch, size_t scratch_size)
+    uint32_t td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_eligible)
+    void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order)
+
+    # td_reason.c
+    size_t td_reason(const td_candidate *candidate, const td_agent *agent,
+                     const td_request *request, const char *phrase, size_t phrase_len,
+                     const char *objective, uint32_t rank, uint32_t n_eligible,
+                     const td_embed_info *info, char *out, size_t capacity)
+    enum:
+        TD_REASON_SIZE
+
+
+cdef extern from "td_math.h" nogil:
+    double td_exp(double x)

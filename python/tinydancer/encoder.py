@@ -1,0 +1,100 @@
+"""Encoders by name: text to unit vectors, with the same bits as ruvector_embed() in Postgres.
+
+A name or a path comes in, a checked encoder over a read-only mapping of its file comes out.  Used
+by ``tinydancer.route``, training and the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tinydancer import _kernels
+from tinydancer.errors import EncoderNotFoundError, FileFormatError, InvalidInputError
+
+__all__ = ["ENCODER_DIR_VARIABLE", "Encoder", "encoder_dir", "encoder_id", "encoder_path"]
+
+ENCODER_DIR_VARIABLE = "TINYDANCER_ENCODER_DIR"
+SUFFIX = ".tdenc"
+
+# The names people type, and the ids that pin the content.
+_IDS = {"minilm": "minilm-l6-v2-1", "static": "static-1"}
+_NAMES = {encoder_id: name for name, encoder_id in _IDS.items()}
+
+
+def encoder_id(name: str) -> str:
+    """Return the id that a name stands for: "static-1" for "static"; an id stands for itself.
+
+    Raises:
+        InvalidInputError: if it can be no id.
+    """
+    result = _IDS.get(name, name)
+    if re.fullmatch(r"[a-z0-9_-][a-z0-9._-]{0,31}", result) is None:
+        raise InvalidInputError(
+            f'invalid encoder id "{name}"',
+            'An id is 1 to 32 of the characters a-z, 0-9, ".", "_" and "-".',
+            'The shipped encoder is "static".',
+        )
+    return result
+
+
+def encoder_dir() -> Path:
+    """Return the folder of encoder files: TINYDANCER_ENCODER_DIR, else the package's own."""
+    chosen = os.environ.get(ENCODER_DIR_VARIABLE)
+    return Path(chosen) if chosen else Path(__file__).resolve().parent / "encoders"
+
+
+def encoder_path(name: str) -> Path:
+    """Return where the file of an encoder lies, whether it is there or not.
+
+    Raises:
+        InvalidInputError: if the name can be no id.
+    """
+    return encoder_dir() / (encoder_id(name) + SUFFIX)
+
+
+class Encoder(_kernels.Encoder):
+    """An encoder file: text to word pieces and unit vectors.
+
+    ``Encoder(path_or_bytes)`` takes any file; ``Encoder.load("static")`` finds it by name.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str] = "static") -> Encoder:
+        """Open an encoder by name ("static", "minilm"), id ("static-1") or path.
+
+        Args:
+            name_or_path: what contains a slash or ends in ".tdenc" is a path, everything else a
+                name, looked for in ``encoder_dir()``.
+
+        Raises:
+            EncoderNotFoundError: if there is no such file; the hint has the command that builds it.
+            FileFormatError: if the file is damaged, of another version, or another encoder.
+            InvalidInputError: if the name can be no id.
+        """
+        given = os.fspath(name_or_path)
+        is_path = not isinstance(name_or_path, str) or os.sep in given or given.endswith(SUFFIX)
+        path = Path(given) if is_path else encoder_path(given)
+        wanted = None if is_path else encoder_id(given)
+        shown = path.stem if wanted is None else wanted
+        hint = f"Build it with: tinydancer encoder build {_NAMES.get(shown, shown)}"
+        try:
+            encoder = cls(path)
+        except FileNotFoundError:
+            raise EncoderNotFoundError(
+                f'cannot use encoder "{shown}": file does not exist', f'File "{path}".', hint
+            ) from None
+        except FileFormatError as error:
+            raise FileFormatError(
+                f'cannot use encoder "{shown}": {error.message}', f'File "{path}".', hint
+            ) from None
+        if wanted is not None and encoder.id != wanted:
+            raise FileFormatError(
+                f'cannot use encoder "{wanted}": the file holds another encoder',
+                f'File "{path}": it says that it is encoder "{encoder.id}".',
+                hint,
+            )
+        return encoder

@@ -1,0 +1,122 @@
+"""The errors of Tiny Dancer in Python, worded as the Postgres module words them.
+
+A message, an optional detail with the numbers and an optional hint with the remedy come in; an
+exception whose text reads like psql's comes out.  Raised by ``tinydancer._kernels`` for the
+statuses of the kernel and by the modules around it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DimensionError",
+    "EmptyRequestError",
+    "EncoderNotFoundError",
+    "FileFormatError",
+    "InvalidAgentError",
+    "InvalidInputError",
+    "NonFiniteError",
+    "ShapeError",
+    "TextEncodingError",
+    "TinyDancerError",
+    "UnknownObjectiveError",
+    "error_for_status",
+]
+
+
+class TinyDancerError(Exception):
+    """Base of every error of this package.
+
+    Attributes:
+        message: the primary sentence, lower case, without a final period.
+        detail: the numbers behind it, full sentences, or None.
+        hint: what to do about it, full sentences, or None.
+    """
+
+    def __init__(self, message: str, detail: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, detail, hint)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.detail:
+            lines.append(f"DETAIL:  {self.detail}")
+        if self.hint:
+            lines.append(f"HINT:  {self.hint}")
+        return "\n".join(lines)
+
+
+class InvalidInputError(TinyDancerError, ValueError):
+    """An argument that cannot be worked with."""
+
+
+class ShapeError(InvalidInputError):
+    """Arrays whose shapes or element types contradict each other or the kernel."""
+
+
+class DimensionError(InvalidInputError):
+    """A vector of another length than the encoder or model expects."""
+
+
+class NonFiniteError(InvalidInputError):
+    """A NaN or an infinity in a vector or a weight."""
+
+
+class EmptyRequestError(InvalidInputError):
+    """A text that holds nothing to encode."""
+
+
+class TextEncodingError(InvalidInputError):
+    """A text that has no valid UTF-8 form."""
+
+
+class FileFormatError(TinyDancerError, ValueError):
+    """A file that is not one of ours, is damaged, or is of another version or kind."""
+
+
+class EncoderNotFoundError(TinyDancerError, FileNotFoundError):
+    """An encoder whose file is not there."""
+
+    # FileNotFoundError formats its arguments as an errno and a name.
+    __str__ = TinyDancerError.__str__
+
+
+class InvalidAgentError(InvalidInputError):
+    """An agent with an impossible figure, an unknown type or a name that is taken."""
+
+
+class UnknownObjectiveError(InvalidInputError):
+    """An optimisation target that is no objective and no policy."""
+
+
+# By the numbers of td_status in tinydancer.h; what is not here is a mistake in the caller's shapes.
+_BY_STATUS: dict[int, type[TinyDancerError]] = {
+    3: DimensionError,
+    4: NonFiniteError,
+    5: EmptyRequestError,
+    6: TextEncodingError,
+    7: FileFormatError,
+    8: FileFormatError,
+    9: FileFormatError,
+    10: FileFormatError,
+    11: FileFormatError,
+    12: FileFormatError,
+}
+
+
+def error_for_status(
+    status: int, message: str, detail: str | None = None, hint: str | None = None
+) -> TinyDancerError:
+    """Make the exception for a kernel status.
+
+    Args:
+        status: a td_status other than TD_OK.
+        message: td_status_text() of it.
+        detail: the numbers, if any.
+        hint: the remedy, if any.
+
+    Returns:
+        An exception to raise; always a ValueError.
+    """
+    return _BY_STATUS.get(status, ShapeError)(message, detail, hint)

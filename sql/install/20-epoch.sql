@@ -1,0 +1,77 @@
+-- Telling every session that the registry changed; see fdw/td_registry.c.
+
+CREATE FUNCTION tinydancer.bump_epoch() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'tinydancer_bump_epoch' LANGUAGE C;
+COMMENT ON FUNCTION tinydancer.bump_epoch() IS
+    'Trigger of the registry tables: sessions read the registry again at commit';
+REVOKE ALL ON FUNCTION tinydancer.bump_epoch() FROM PUBLIC;
+
+CREATE FUNCTION tinydancer.registry_builds() RETURNS bigint
+    AS 'MODULE_PATHNAME', 'tinydancer_registry_builds' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION tinydancer.registry_builds() IS
+    'How often this session has read the registry';
+
+-- ENABLE ALWAYS: logical replication applies rows with session_replication_role = replica, where
+-- ordinary triggers rest, and fires row triggers only.
+DO $$
+DECLARE
+    t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['agent', 'agent_phrase', 'route', 'route_utterance', 'policy', 'model', 'setting'] LOOP
+        EXECUTE pg_catalog.format(
+            'CREATE TRIGGER bump_epoch AFTER INSERT OR UPDATE OR DELETE ON tinydancer.%I '
+            'FOR EACH ROW EXECUTE FUNCTION tinydancer.bump_epoch()', t);
+        EXECUTE pg_catalog.format(
+            'CREATE TRIGGER bump_epoch_truncate AFTER TRUNCATE ON tinydancer.%I '
+            'FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.bump_epoch()', t);
+        EXECUTE pg_catalog.format(
+            'ALTER TABLE tinydancer.%I ENABLE ALWAYS TRIGGER bump_epoch, '
+            'ENABLE ALWAYS TRIGGER bump_epoch_truncate', t);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION tinydancer.touch() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.updated_at := now();
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.touch() IS 'Trigger: keeps updated_at';
+REVOKE ALL ON FUNCTION tinydancer.touch() FROM PUBLIC;
+
+CREATE TRIGGER touch BEFORE UPDATE ON tinydancer.agent
+    FOR EACH ROW EXECUTE FUNCTION tinydancer.touch();
+CREATE TRIGGER touch BEFORE UPDATE ON tinydancer.route
+    FOR EACH ROW EXECUTE FUNCTION tinydancer.touch();
+
+-- A changed built-in would be lost in a dump, or collide with itself in a restore: the change
+-- becomes a row of the user's own, which goes before the built-in.
+CREATE FUNCTION tinydancer.override_builtin_policy() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        RAISE EXCEPTION 'cannot delete built-in policy "%"', OLD.name
+            USING ERRCODE = 'object_in_use',
+                  DETAIL = 'Built-in policies come with the extension.',
+                  HINT = 'Insert a row of the same name to override it.';
+    END IF;
+    INSERT INTO tinydancer.policy (name, cost_weight, latency_weight, quality_weight, fit_weight, description)
+    VALUES (NEW.name, NEW.cost_weight, NEW.latency_weight, NEW.quality_weight, NEW.fit_weight, NEW.description)
+    ON CONFLICT ON CONSTRAINT policy_pkey DO UPDATE
+        SET cost_weight = excluded.cost_weight, latency_weight = excluded.latency_weight,
+            quality_weight = excluded.quality_weight, fit_weight = excluded.fit_weight,
+            description = excluded.description;
+    RAISE NOTICE 'policy "%" now overrides the built-in', NEW.name;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.override_builtin_policy() IS
+    'Trigger: an edit of a built-in policy becomes an override row';
+REVOKE ALL ON FUNCTION tinydancer.override_builtin_policy() FROM PUBLIC;
+
+CREATE TRIGGER override_builtin BEFORE UPDATE OR DELETE ON tinydancer.policy
+    FOR EACH ROW WHEN (OLD.builtin) EXECUTE FUNCTION tinydancer.override_builtin_policy();

@@ -1,0 +1,37 @@
+-- The foreign data wrapper.
+
+CREATE FUNCTION tinydancer.fdw_handler() RETURNS fdw_handler
+    AS 'MODULE_PATHNAME', 'tinydancer_fdw_handler' LANGUAGE C STRICT;
+COMMENT ON FUNCTION tinydancer.fdw_handler() IS 'Handler of the foreign data wrapper tinydancer_fdw';
+
+CREATE FUNCTION tinydancer.fdw_validator(text[], oid) RETURNS void
+    AS 'MODULE_PATHNAME', 'tinydancer_fdw_validator' LANGUAGE C STRICT;
+COMMENT ON FUNCTION tinydancer.fdw_validator(text[], oid) IS
+    'Checks the options of servers and foreign tables of tinydancer_fdw';
+
+CREATE FOREIGN DATA WRAPPER tinydancer_fdw
+    HANDLER tinydancer.fdw_handler VALIDATOR tinydancer.fdw_validator;
+CREATE SERVER tinydancer FOREIGN DATA WRAPPER tinydancer_fdw;
+
+CREATE FOREIGN TABLE route_results (
+    request text,
+    agent_name text,
+    confidence float8,
+    estimated_cost float8,
+    estimated_latency_ms float8,
+    expected_quality float8,
+    similarity float8,
+    reasoning text,
+    optimize_for text,
+    required_capabilities text[],
+    max_cost float8,
+    max_latency_ms float8,
+    min_quality float8,
+    excluded_agents text[],
+    budget_remaining float8,
+    embedding real[],
+    pool text,
+    min_expected_quality float8
+) SERVER tinydancer;
+COMMENT ON FOREIGN TABLE route_results IS
+    'One decision per request: write WHERE request = ... or join on it; the columns from optimize_for on are limits, set by equality';
