@@ -53,10 +53,13 @@ TRAIN_TOKENS = 64  # of a training text, with [CLS] and [SEP]
 HOLD_OUT = 100  # every hundredth text of a source is only tested on
 # Texts taken of a source that is long and narrow.
 CAPS = {
-    "foldoc": 15_000,
-    "package index": 25_000,
-    "postgresql manual": 12_000,
-    "python manual": 12_000,
+    "wordnet": 110_000,
+    "fortunes": 15_000,
+    "package index": 15_000,
+    "foldoc": 8_000,
+    "postgresql manual": 6_000,
+    "python manual": 6_000,
+    "mmlu": 4_000,
 }
 SIF_A = 1e-4
 TEMPERATURE = 0.05
@@ -287,3 +290,293 @@ def train(
             n += 1
         say(f"epoch {epoch + 1}: 1 - cosine {total[0] / n:.4f}, divergence {total[1] / n:.4f}")
     return table.detach().numpy()  # type: ignore[no-any-return]
+
+
+def settle_rare_rows(
+    rows: Float32Array, before: Float32Array, counts: npt.NDArray[np.int64]
+) -> Float32Array:
+    """Rows that training seldom saw, moved to where training would have taken them.
+
+    A linear map from the rows before training to those after it, fitted on the pieces seen often, is
+    blended in with the weight of ten sightings.
+
+    Args:
+        rows, before: ``(n, DIM)``.
+        counts: ``(n,)``, in how many places of the training texts a piece stood.
+    """
+    often = counts >= 100
+    a, b = before[often].astype(np.float64), rows[often].astype(np.float64)
+    expected = before @ np.linalg.solve(a.T @ a + np.eye(DIM), a.T @ b)
+    # The least squares map shrinks; rare words carry at least the weight of the less common ones.
+    lengths = np.linalg.norm(expected, axis=1, keepdims=True)
+    usual = np.median(np.linalg.norm(rows[(counts >= 20) & (counts < 100)], axis=1))
+    expected *= usual / np.maximum(lengths, 1e-9) * np.minimum(1, lengths / np.median(lengths))
+    weight = (counts / (counts + 10.0))[:, None]
+    return (weight * rows + (1 - weight) * expected).astype(np.float32)  # type: ignore[no-any-return]
+
+
+# ------------------------------------------------------------------------------------- build
+
+
+def corpus(folder: Path, data: Path, pieces: Sequence[bytes]) -> dict[str, list[str]]:
+    """The texts of every source, long narrow ones cut to their caps."""
+    import random
+
+    import encoder_corpus
+
+    known = {piece.decode() for piece in pieces}
+    texts = encoder_corpus.gather(folder, data, PACKAGE, known.__contains__, SEED)
+    for name, cap in CAPS.items():
+        if len(texts[name]) > cap:
+            texts[name] = random.Random(SEED).sample(texts[name], cap)
+    words = (piece.decode() for piece in pieces[FIRST_ROW:])
+    texts["single words"] = [word for word in words if word.isalpha() and len(word) > 2]
+    return texts
+
+
+def principal_axes(vectors: Float32Array) -> Float32Array:
+    """``(384, DIM)``: the directions of greatest second moment, greatest first, signs fixed."""
+    moment = vectors.T.astype(np.float64) @ vectors.astype(np.float64)
+    _, axes = np.linalg.eigh(moment)
+    axes = axes[:, ::-1][:, :DIM]
+    return (axes * np.where(axes.sum(axis=0) < 0, -1, 1)).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def build(folder: Path, data: Path, output: Path, without: Sequence[str], threads: int) -> None:
+    """Build the encoder file from nothing and write it to ``output``."""
+    import fit_constants
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    minilm = fetch_minilm(folder)
+    vocab = encoder_file.Vocab.from_text((minilm / "vocab.txt").read_text("utf-8"), N_SLOTS)
+    teacher = Teacher(minilm)
+    cache = folder / "cache"
+    pieces = teacher_vectors(
+        teacher, [[i] for i in range(FIRST_ROW, len(vocab.pieces))], cache, "pieces"
+    )
+    texts = corpus(folder, data, vocab.pieces)
+    for name in without:
+        texts.pop(name, None)
+    tokenize = tokenizer(vocab.pieces)
+    ids: list[list[int]] = []
+    held: list[list[int]] = []
+    wanted: list[Float32Array] = []
+    held_wanted: list[Float32Array] = []
+    for name, members in texts.items():
+        if not members:
+            say(f"source {name} is not there")
+            continue
+        tokens = tokenize(members)
+        vectors = teacher_vectors(teacher, tokens, cache, name)
+        out = np.arange(len(members)) % HOLD_OUT == HOLD_OUT - 1
+        out &= name != "single words"
+        ids += [t for t, o in zip(tokens, out, strict=True) if not o]
+        held += [t for t, o in zip(tokens, out, strict=True) if o]
+        wanted.append(vectors[~out])
+        held_wanted.append(vectors[out])
+    targets = np.concatenate(wanted)
+    axes = principal_axes(targets)
+    before = distilled_rows(pieces, axes)
+    say(f"{len(ids):,} texts to train on, {len(held):,} held out")
+    rows = train(before, ids, targets, axes)
+    flat, _ = pack_ids(ids)
+    rows = settle_rare_rows(rows, before, np.bincount(flat, minlength=len(rows)))
+
+    header = encoder_file.EncoderHeader(
+        DIM, MAX_TOKENS, len(vocab.pieces), FIRST_ROW, 15, UNK, CLS, SEP, PAD, MASK, 0.3, 0.05
+    )
+    counts = ", ".join(f"{name} {len(members)}" for name, members in texts.items() if members)
+    about = (
+        "Static encoder of Tiny Dancer for Postgres.\n"
+        "Distilled from all-MiniLM-L6-v2 (sentence-transformers, Apache-2.0), weights sha256 "
+        f"{WEIGHTS_SHA256}; vocabulary of BERT uncased (Apache-2.0).\n"
+        f"Trained without labels on texts from: {counts}.\n"
+        "Includes knowledge from WordNet 3.0, Copyright 2006 by Princeton University.\n"
+        "Made by tools/build_static_encoder.py; see docs/encoders.md.\n"
+    )
+    blob = encoder_file.pack_static_encoder(ENCODER_ID, header, vocab, rows, about)
+    mu, s = fit_constants.fit(encoder_file.StaticEncoder.from_bytes(blob), tokenize)
+    blob = fit_constants.with_constants(blob, mu, s)
+    if len(blob) > MAX_FILE_SIZE:
+        raise SystemExit(f"encoder file has {len(blob):,} bytes, more than {MAX_FILE_SIZE:,}")
+    encoder = encoder_file.StaticEncoder.from_bytes(blob)
+    table = encoder.table()
+    close = np.sum(
+        embed(table, held) * normalise(np.concatenate(held_wanted) @ axes), axis=1
+    ), np.linalg.norm(np.concatenate(held_wanted) @ axes, axis=1)
+    say(
+        f"held-out texts: cosine to MiniLM in {DIM} columns {close[0].mean():.4f}, "
+        f"in all 384 {(close[0] * close[1]).mean():.4f}"
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    encoder_file.write_file(output, blob)
+    say(f"{output}: {len(blob):,} bytes, fit mu={mu:.4f} s={s:.4f}")
+
+
+# ------------------------------------------------------------------------------------- measure
+
+
+def normalise(x: Float32Array) -> Float32Array:
+    """Rows at unit length, zeros as they are."""
+    lengths = np.linalg.norm(x, axis=-1, keepdims=True)
+    return x / np.where(lengths > 0, lengths, 1)  # type: ignore[no-any-return]
+
+
+def embed(table: Float32Array, ids: Sequence[Sequence[int]]) -> Float32Array:
+    """Unit vectors ``(n, dim)`` of tokenised texts by an encoder's ``table()``."""
+    rows = [table[list(text[:MAX_TOKENS])].sum(axis=0) for text in ids]
+    return normalise(np.array(rows, np.float32).reshape(len(rows), table.shape[1]))
+
+
+def pairs_accuracy(embed_texts: Callable[[Sequence[str]], Float32Array]) -> tuple[float, int]:
+    """How often an anchor lies nearer to its paraphrase than to its decoy, and of how many."""
+    rows = [json.loads(line) for line in PAIRS.read_text("utf-8").splitlines()]
+    anchor, near, far = (embed_texts([row[k] for row in rows]) for k in ("anchor", "near", "far"))
+    right = (anchor * near).sum(axis=1) > (anchor * far).sum(axis=1)
+    return float(right.mean()), len(rows)
+
+
+def route_scores(
+    train_x: Float32Array, train_y: npt.NDArray[np.int64], test_x: Float32Array
+) -> dict[str, Float32Array]:
+    """Scores ``(n, n_routes)`` of each way to compare a text with a route's utterances."""
+    n = int(train_y.max()) + 1
+    similarity = test_x @ train_x.T
+    members = [np.flatnonzero(train_y == k) for k in range(n)]
+    centres = normalise(np.stack([train_x[m].mean(axis=0) for m in members]))
+    return {
+        "nearest": np.stack([similarity[:, m].max(axis=1) for m in members], axis=1),
+        "top-3 mean": np.stack(
+            [np.sort(similarity[:, m], axis=1)[:, -3:].mean(axis=1) for m in members], axis=1
+        ),
+        "centroid": test_x @ centres.T,
+    }
+
+
+def auroc(positive: Float32Array, negative: Float32Array) -> float:
+    """Chance that a positive scores above a negative."""
+    ranks = np.argsort(np.argsort(np.concatenate([positive, negative]))) + 1.0
+    n, m = len(positive), len(negative)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def few_shot(
+    train_x: Float32Array,
+    train_y: npt.NDArray[np.int64],
+    test_x: Float32Array,
+    test_y: npt.NDArray[np.int64],
+) -> dict[str, tuple[float, float]]:
+    """Accuracy in percent, mean and deviation over five draws of ten utterances a route."""
+    found: dict[str, list[float]] = {}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        picked = np.concatenate(
+            [
+                rng.choice(np.flatnonzero(train_y == k), 10, replace=False)
+                for k in range(int(train_y.max()) + 1)
+            ]
+        )
+        for name, scores in route_scores(train_x[picked], train_y[picked], test_x).items():
+            found.setdefault(name, []).append(100 * float((scores.argmax(axis=1) == test_y).mean()))
+    return {name: (float(np.mean(a)), float(np.std(a))) for name, a in found.items()}
+
+
+def evaluate(path: Path, data: Path) -> dict[str, float]:
+    """Print and return what the file at ``path`` reaches on the shared data and the golden pairs."""
+    import encoder_corpus
+
+    encoder = encoder_file.StaticEncoder.from_path(path)
+    table = encoder.table()
+    tokenize = tokenizer(encoder.vocab.pieces)
+
+    def embed_texts(texts: Sequence[str]) -> Float32Array:
+        return embed(table, tokenize(texts))
+
+    out: dict[str, float] = {}
+    accuracy, n = pairs_accuracy(embed_texts)
+    out["pairs"] = 100 * accuracy
+    say(f"golden pairs: {100 * accuracy:.1f} % of {n}")
+
+    rows = encoder_corpus.read_jsonl(data / "intents/clinc150_train.jsonl")
+    test = encoder_corpus.read_jsonl(data / "intents/clinc150_val.jsonl")
+    if not rows or not test:
+        say(f"shared data sets are not in {data}: nothing else to measure")
+        return out
+    known = [row for row in rows if row["label"] != "oos"]
+    labels = sorted({str(row["label"]) for row in known})
+    x = embed_texts([str(row["text"]) for row in known])
+    y = np.array([labels.index(str(row["label"])) for row in known])
+    inside = [row for row in test if row["label"] != "oos"]
+    outside = [row for row in test if row["label"] == "oos"]
+    test_x = embed_texts([str(row["text"]) for row in inside])
+    test_y = np.array([labels.index(str(row["label"])) for row in inside])
+    for name, (mean, deviation) in few_shot(x, y, test_x, test_y).items():
+        out[f"clinc 10 {name}"] = mean
+        say(f"CLINC150, 10 a route, {name}: {mean:.1f} ± {deviation:.1f} %")
+    for name, scores in route_scores(x, y, np.concatenate([test_x, embed_texts(
+        [str(row["text"]) for row in outside])])).items():  # fmt: skip
+        best = scores.max(axis=1)
+        area = auroc(best[: len(inside)], best[len(inside) :])
+        right = 100 * float((scores[: len(inside)].argmax(axis=1) == test_y).mean())
+        out[f"clinc all {name}"], out[f"oos {name}"] = right, area
+        say(f"CLINC150, all utterances, {name}: {right:.1f} %, out-of-scope AUROC {area:.3f}")
+
+    kept, held = encoder_corpus.banking_split(data)
+    labels = sorted({row["label"] for row in kept})
+    x, test_x = (embed_texts([row["text"] for row in part]) for part in (kept, held))
+    y, test_y = (np.array([labels.index(row["label"]) for row in part]) for part in (kept, held))
+    for name, (mean, deviation) in few_shot(x, y, test_x, test_y).items():
+        out[f"banking 10 {name}"] = mean
+        say(f"Banking77, 10 a route, {name}: {mean:.1f} ± {deviation:.1f} %")
+    return out
+
+
+def check(path: Path) -> None:
+    """Verify the file at ``path`` without retraining.
+
+    Raises:
+        SystemExit: it is damaged, too large, another one, or worse than it was.
+    """
+    size = path.stat().st_size
+    try:
+        encoder = encoder_file.StaticEncoder.from_path(path)
+    except encoder_file.FileFormatError as error:
+        raise SystemExit(f"{path}: {error}") from error
+    if size > MAX_FILE_SIZE:
+        raise SystemExit(f"{path}: {size:,} bytes are more than {MAX_FILE_SIZE:,}")
+    if encoder.file.id != ENCODER_ID:
+        raise SystemExit(f'{path}: the id is "{encoder.file.id}", not "{ENCODER_ID}"')
+    shape = (encoder.header.dim, encoder.header.first_row, encoder.vocab.n_slots)
+    if shape != (DIM, FIRST_ROW, N_SLOTS):
+        raise SystemExit(f"{path}: shape {shape} is not {(DIM, FIRST_ROW, N_SLOTS)}")
+    table = encoder.table()
+    tokenize = tokenizer(encoder.vocab.pieces)
+    accuracy, n = pairs_accuracy(lambda texts: embed(table, tokenize(texts)))
+    if accuracy < PAIRS_FLOOR:
+        raise SystemExit(f"{path}: {100 * accuracy:.1f} % of {n} golden pairs, floor {PAIRS_FLOOR}")
+    print(f"{path.name}: {size:,} bytes, {100 * accuracy:.1f} % of {n} golden pairs")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="verify the file, change nothing")
+    parser.add_argument("--evaluate", action="store_true", help="measure the file, change nothing")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the encoder file")
+    parser.add_argument("--build-dir", type=Path, default=BUILD, help="downloads and caches")
+    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="the shared data sets")
+    parser.add_argument("--without", action="append", default=[], help="a source to leave out")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    options = parser.parse_args()
+    if options.check:
+        check(options.output)
+    elif options.evaluate:
+        evaluate(options.output, options.data)
+    else:
+        build(options.build_dir, options.data, options.output, options.without, options.threads)
+
+
+if __name__ == "__main__":
+    main()

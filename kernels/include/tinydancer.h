@@ -29,7 +29,8 @@
 #include <stdint.h>
 
 #ifdef __cplusplus
-extern "C" {
+extern "C"
+{
 #endif
 
 /* ---------------------------------------------------------------- in td_status.c: outcomes */

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import importlib.util
 import json
 import locale
@@ -27,11 +28,13 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -260,6 +263,30 @@ def _environment() -> dict[str, str]:
     return env
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C and SIGTERM off until the block ends.
+
+    A server program killed halfway leaves children, or a postmaster that nobody knows of.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # None is a handler that Python did not install and could not put back.
+        if signal.getsignal(number) is not None:
+            before[number] = signal.signal(number, lambda got, _frame: arrived.append(got))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for got in dict.fromkeys(arrived):
+            signal.raise_signal(got)
+
+
 def _run_as(
     account: Account | None, command: Sequence[PathLike], cwd: PathLike = "/"
 ) -> subprocess.CompletedProcess[str]:
@@ -271,7 +298,7 @@ def _run_as(
     user: dict[str, Any] = {}
     if account is not None:
         user = {"user": account.uid, "group": account.gid, "extra_groups": []}
-    with tempfile.TemporaryFile("w+", errors="replace") as out:
+    with _uninterrupted(), tempfile.TemporaryFile("w+", errors="replace") as out:
         try:
             done = subprocess.run(
                 [os.fspath(c) for c in command],
@@ -365,8 +392,6 @@ def _fingerprint(one: Installation) -> str:
             if path.is_file():
                 facts = path.stat()
                 parts.append(f"{path} {facts.st_size} {facts.st_mtime_ns}")
-    import hashlib
-
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -877,22 +902,22 @@ def _create(folder: Path, one: Installation, conf: Mapping[str, object]) -> Serv
             None,
             "Name another folder, or empty this one.",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    folder = folder.resolve()
-    home = folder
     apart: list[Path] = []
-    if not _can(account, "-x", folder.parent):
-        # A folder of root's: the files have to lie where the server's user can enter.
-        home = Path(tempfile.mkdtemp(prefix="tinydancer-", dir="/var/tmp"))
-        apart.append(home)
-        assert account is not None
-        print(
-            f'NOTICE:  user "{account.name}" cannot enter {folder.parent}; '
-            f"the cluster's files are in {home}",
-            file=sys.stderr,
-        )
     server: Server | None = None
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder = folder.resolve()
+        home = folder
+        if not _can(account, "-x", folder.parent):
+            # A folder of root's: the files have to lie where the server's user can enter.
+            assert account is not None
+            home = Path(tempfile.mkdtemp(prefix="tinydancer-", dir="/var/tmp"))
+            apart.append(home)
+            print(
+                f'NOTICE:  user "{account.name}" cannot enter {folder.parent}; '
+                f"the cluster's files are in {home}",
+                file=sys.stderr,
+            )
         socket_dir = home / "run"
         if len(os.fsencode(socket_dir)) > SOCKET_DIR_MAX:
             apart.append(_temporary_folder(account))
@@ -911,9 +936,11 @@ def _create(folder: Path, one: Installation, conf: Mapping[str, object]) -> Serv
         if server is not None and server.data.exists():
             with contextlib.suppress(ServerError):
                 server.stop("immediate")
-        for leftover in [*apart, *folder.iterdir()]:
-            shutil.rmtree(leftover, ignore_errors=True)
-            leftover.unlink(missing_ok=True) if not leftover.is_dir() else None
+        for leftover in [*apart, *(folder.iterdir() if folder.exists() else [])]:
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         if not existed:
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -19,9 +19,7 @@ from tinydancer import _kernels
         (b"", 0x9E3779B1, 0xAC75FDA2929B17EF),
     ],
 )
-def test_hash64_of_published_input_gives_published_value(
-    data: bytes, seed: int, want: int
-) -> None:
+def test_hash64_of_published_input_gives_published_value(data: bytes, seed: int, want: int) -> None:
     assert _kernels.hash64(data, seed) == want
     assert xxh64(data, seed) == want
 

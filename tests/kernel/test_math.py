@@ -20,9 +20,7 @@ def every_magnitude(rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize(
     "low, high", [(-1.0, 1.0), (-30.0, 30.0), (-745.0, 709.7), (-745.2, -708.0)]
 )
-def test_exp_in_range_is_within_one_ulp(
-    rng: np.random.Generator, low: float, high: float
-) -> None:
+def test_exp_in_range_is_within_one_ulp(rng: np.random.Generator, low: float, high: float) -> None:
     x = rng.uniform(low, high, 100_000)
     assert ulp_error(_kernels.exp(x), np.exp(x.astype(np.longdouble))) < 1.0
 
