@@ -171,8 +171,12 @@ class Teacher:
             x = self._norm(x + self.w["embeddings.token_type_embeddings.weight"][0], "embeddings")
             for i in range(6):
                 layer = f"encoder.layer.{i}"
-                q, k, v = self._linear(x, f"{i}.qkv").view(n, length, 3, 12, 32).permute(2, 0, 3, 1, 4)
-                mixed = scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, 384)
+                q, k, v = (
+                    self._linear(x, f"{i}.qkv").view(n, length, 3, 12, 32).permute(2, 0, 3, 1, 4)
+                )
+                mixed = (
+                    scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, 384)
+                )
                 mixed = self._linear(mixed, f"{layer}.attention.output.dense")
                 x = self._norm(x + mixed, f"{layer}.attention.output")
                 hidden = gelu(self._linear(x, f"{layer}.intermediate.dense"))
@@ -276,7 +280,9 @@ def train(
         n = 0
         for texts, where, offsets in batches(flat, starts, rng.permutation(usable)):
             wanted = teacher[torch.from_numpy(texts)]
-            sums = embedding_bag(torch.from_numpy(where), table, torch.from_numpy(offsets), mode="sum")
+            sums = embedding_bag(
+                torch.from_numpy(where), table, torch.from_numpy(offsets), mode="sum"
+            )
             got = normalize(sums)
             near = 1 - (got * normalize(wanted @ axes)).sum(dim=1).mean()
             ours = log_softmax((got @ got.T / TEMPERATURE).masked_fill(own, -1e4), dim=1)
@@ -403,9 +409,10 @@ def build(folder: Path, data: Path, output: Path, without: Sequence[str], thread
         raise SystemExit(f"encoder file has {len(blob):,} bytes, more than {MAX_FILE_SIZE:,}")
     encoder = encoder_file.StaticEncoder.from_bytes(blob)
     table = encoder.table()
-    close = np.sum(
-        embed(table, held) * normalise(np.concatenate(held_wanted) @ axes), axis=1
-    ), np.linalg.norm(np.concatenate(held_wanted) @ axes, axis=1)
+    close = (
+        np.sum(embed(table, held) * normalise(np.concatenate(held_wanted) @ axes), axis=1),
+        np.linalg.norm(np.concatenate(held_wanted) @ axes, axis=1),
+    )
     say(
         f"held-out texts: cosine to MiniLM in {DIM} columns {close[0].mean():.4f}, "
         f"in all 384 {(close[0] * close[1]).mean():.4f}"
@@ -542,7 +549,7 @@ def check(path: Path) -> None:
     size = path.stat().st_size
     try:
         encoder = encoder_file.StaticEncoder.from_path(path)
-    except encoder_file.FileFormatError as error:
+    except encoder_file.EncoderFileError as error:
         raise SystemExit(f"{path}: {error}") from error
     if size > MAX_FILE_SIZE:
         raise SystemExit(f"{path}: {size:,} bytes are more than {MAX_FILE_SIZE:,}")

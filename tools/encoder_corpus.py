@@ -43,7 +43,9 @@ def sentences(text: str) -> Iterator[str]:
 
 def paragraphs_of_markup(markup: str) -> Iterator[str]:
     """Sentences of the paragraphs, titles and list items of HTML, DocBook or Mallard."""
-    markup = re.sub(r"(?s)<!--.*?-->|<(script|style|pre|programlisting|screen)\b.*?</\1>", " ", markup)
+    markup = re.sub(
+        r"(?s)<!--.*?-->|<(script|style|pre|programlisting|screen)\b.*?</\1>", " ", markup
+    )
     pattern = r"(?s)<(p|para|title|h1|h2|h3|dd|desc)\b[^>]*>(.*?)</\1>"
     for match in re.finditer(pattern, markup):
         yield from sentences(html.unescape(re.sub(r"<[^>]+>", " ", match[2])))
@@ -85,7 +87,9 @@ def wordnet_entries(root: Path) -> Iterator[tuple[str, str, list[str], str, list
             head, gloss = line.split(" | ", 1)
             fields = head.split()
             n_words = int(fields[3], 16)
-            words = [re.sub(r"\(.*\)", "", w).replace("_", " ") for w in fields[4 : 4 + 2 * n_words : 2]]
+            words = [
+                re.sub(r"\(.*\)", "", w).replace("_", " ") for w in fields[4 : 4 + 2 * n_words : 2]
+            ]
             examples = re.findall(r'"([^"]+)"', gloss)
             definition = re.sub(r'[;,]?\s*"[^"]*"', "", gloss).strip(" ;\n")
             yield part, fields[1], words, definition, examples
@@ -302,7 +306,9 @@ NOUN_TOPICS = {
     "place": {"06", "15"},
     "person": {"18"},
 }
-PLACE_PATTERN = re.compile(r"\b(building|shop|store|place|institution|establishment|room|station|area)\b")
+PLACE_PATTERN = re.compile(
+    r"\b(building|shop|store|place|institution|establishment|room|station|area)\b"
+)
 
 
 def fillers(root: Path, known: Callable[[str], bool]) -> dict[str, list[str]]:

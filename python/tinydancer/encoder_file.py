@@ -14,7 +14,6 @@ Vocabulary
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import struct
@@ -35,8 +34,9 @@ __all__ = [
     "KIND_BERT_ENCODER",
     "KIND_MODEL",
     "KIND_STATIC_ENCODER",
+    "NO_ID",
+    "EncoderFileError",
     "EncoderHeader",
-    "FileFormatError",
     "StaticEncoder",
     "TdFile",
     "Vocab",
@@ -54,7 +54,7 @@ __all__ = [
 MAGIC = b"TDFILE\r\n"
 FILE_VERSION = 1
 MAX_SECTIONS = 1024
-ID_SIZE = 32
+ID_PATTERN = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,31}")
 HEADER_SIZE = 128
 ENTRY_SIZE = 48
 ALIGNMENT = 64
@@ -73,6 +73,7 @@ EMPTY_SLOT = 65535
 MAX_DIM = 4096
 MAX_TOKENS = 8192
 N_SCALES = 256
+NO_ID = 2**32 - 1  # of a special token, other than [UNK], that a vocabulary lacks
 
 # Element type in the file <-> NumPy type; little-endian is spelled out.
 _ELEMENTS: dict[int, np.dtype[Any]] = {
@@ -89,8 +90,8 @@ Float32Array = npt.NDArray[np.float32]
 Int8Array = npt.NDArray[np.int8]
 
 
-class FileFormatError(ValueError):
-    """Bytes that are not a file of ours, or not one that can be trusted."""
+class EncoderFileError(ValueError):
+    """Bytes that are not a file of ours, or not one that can be trusted; in the kernel's words."""
 
 
 def hash64(data: bytes | bytearray | memoryview) -> int:
@@ -129,15 +130,15 @@ def pack_file(kind: int, file_id: str, sections: Mapping[str, Array]) -> bytes:
 
     Args:
         kind: one of ``KIND_...``.
-        file_id: 1 to 31 characters of ``[a-z0-9._-]``; it pins the content for ever.
+        file_id: 1 to 32 characters of ``[a-z0-9._-]``, not a dot first; it pins the content for ever.
         sections: name (1 to 23 ASCII characters) to array of uint8, int8, uint16, uint32 or float32,
             of any shape; it is written in C order.
 
     Raises:
         ValueError: an id, a name, a count or an element type that the format cannot hold.
     """
-    if not re.fullmatch(rf"[a-z0-9._-]{{1,{ID_SIZE - 1}}}", file_id):
-        raise ValueError(f'encoder id "{file_id}" is not made of 1 to 31 of a-z, 0-9, ".", "_", "-"')
+    if not ID_PATTERN.fullmatch(file_id):
+        raise ValueError(f'id "{file_id}" is not made of 1 to 32 of a-z, 0-9, ".", "_" and "-"')
     if len(sections) > MAX_SECTIONS:
         raise ValueError(f"{len(sections)} sections are more than {MAX_SECTIONS}")
     table = bytearray()
@@ -163,40 +164,41 @@ def unpack_file(data: bytes) -> TdFile:
     """Look at ``data`` as a file of ours, with the checks of ``td_file_open()``.
 
     Raises:
-        FileFormatError: with the kernel's sentence for the same fault.
+        EncoderFileError: with the kernel's sentence for the same fault.
     """
     if data[: len(MAGIC)] != MAGIC:
-        raise FileFormatError("not a file of this kind")
+        raise EncoderFileError("not a tinydancer file")
     if len(data) < HEADER_SIZE:
-        raise FileFormatError("file is truncated")
+        raise EncoderFileError("file is truncated")
     _, version, kind, size, checksum = struct.unpack_from("<8sIIQQ", data)
     if version != FILE_VERSION:
-        raise FileFormatError("file has another format version")
+        raise EncoderFileError("unsupported tinydancer file version")
     if size != len(data):
-        raise FileFormatError("file is truncated")
+        raise EncoderFileError("file is truncated")
     if hash64(memoryview(data)[32:]) != checksum:
-        raise FileFormatError("file checksum does not match")
+        raise EncoderFileError("file is corrupt: checksum does not match")
     raw_id, n_sections = struct.unpack_from("<32sI", data, 32)
     file_id = raw_id.rstrip(b"\0").decode("ascii", "replace")
-    corrupt = FileFormatError("file is corrupt")
-    if not re.fullmatch(rf"[a-z0-9._-]{{1,{ID_SIZE - 1}}}", file_id) or any(data[68:HEADER_SIZE]):
+    corrupt = EncoderFileError("file is corrupt")
+    if not ID_PATTERN.fullmatch(file_id):
         raise corrupt
     end = HEADER_SIZE + ENTRY_SIZE * n_sections
     if n_sections > MAX_SECTIONS or end > size:
         raise corrupt
     sections: dict[str, Array] = {}
     for i in range(n_sections):
-        raw_name, element, zero, offset, length = struct.unpack_from(
-            "<24sIIQQ", data, HEADER_SIZE + ENTRY_SIZE * i
+        raw_name, element, offset, length = struct.unpack_from(
+            "<24sI4xQQ", data, HEADER_SIZE + ENTRY_SIZE * i
         )
-        name = raw_name.rstrip(b"\0").decode("ascii", "replace")
+        name = raw_name.partition(b"\0")[0].decode("ascii", "replace")
         dtype = _ELEMENTS.get(element)
-        if dtype is None or zero or not name or name in sections or raw_name[23]:
+        if dtype is None or not name or raw_name[23]:
             raise corrupt
         if offset % ALIGNMENT or offset < end or offset + length > size or length % dtype.itemsize:
             raise corrupt
         end = offset + length
-        sections[name] = np.frombuffer(data, dtype, length // dtype.itemsize, offset)
+        # Of two sections of one name the first counts, as in td_file_section().
+        sections.setdefault(name, np.frombuffer(data, dtype, length // dtype.itemsize, offset))
     return TdFile(kind, file_id, checksum, sections)
 
 
@@ -257,7 +259,7 @@ class Vocab:
         base = sections["vocab.base"].astype(np.int64)
         ends = base[np.arange(offset.size) >> 8] + offset
         if ends[0] != 0 or np.any(np.diff(ends) <= 0) or ends[-1] != len(text):
-            raise FileFormatError("file is corrupt")
+            raise EncoderFileError("file is corrupt")
         pieces = tuple(text[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True))
         return cls(pieces, sections["vocab.index"].size)
 
@@ -328,9 +330,11 @@ class EncoderHeader:
             raise ValueError(f"encoder of {self.dim} dimensions and {self.max_tokens} word pieces")
         if not 0 <= self.first_row <= self.vocab_size <= VOCAB_MAX:
             raise ValueError(f"first row {self.first_row} of {self.vocab_size} word pieces")
-        if any(not 0 <= i < self.vocab_size for i in specials):
+        if not 0 <= self.unk_id < self.vocab_size or any(
+            not (0 <= i < self.vocab_size or i == NO_ID) for i in specials
+        ):
             raise ValueError(f"special ids {specials} outside {self.vocab_size} word pieces")
-        if not (-1 <= self.fit_mu <= 1 and math.isfinite(self.fit_s) and self.fit_s > 0):
+        if not (-1 <= self.fit_mu <= 1 and 1e-6 <= self.fit_s <= 1e6):
             raise ValueError(f"constants of fit mu={self.fit_mu} and s={self.fit_s}")
         constants = np.array([self.fit_mu, self.fit_s], "<f4").view("<u4")
         return np.array(
@@ -354,7 +358,7 @@ class EncoderHeader:
     def unpack(cls, section: Array) -> EncoderHeader:
         """From the section as read."""
         if section.dtype != np.dtype("<u4") or section.size != 16 or np.any(section[12:]):
-            raise FileFormatError("file is corrupt")
+            raise EncoderFileError("file is corrupt")
         mu, s = np.ascontiguousarray(section[10:12]).view("<f4")
         return cls(*(int(value) for value in section[:10]), fit_mu=float(mu), fit_s=float(s))
 
@@ -427,7 +431,9 @@ def pack_static_encoder(
         ValueError: shapes that contradict each other, or rows that are not finite.
     """
     if header.vocab_size != len(vocab.pieces):
-        raise ValueError(f"header of {header.vocab_size} word pieces, there are {len(vocab.pieces)}")
+        raise ValueError(
+            f"header of {header.vocab_size} word pieces, there are {len(vocab.pieces)}"
+        )
     if rows.shape != (header.vocab_size - header.first_row, header.dim):
         raise ValueError(f"rows of shape {rows.shape} do not fit the header")
     values, codes, scales = quantise_rows(rows.astype(np.float32))
@@ -456,11 +462,11 @@ class StaticEncoder:
         """Read and check a file.
 
         Raises:
-            FileFormatError: not a static encoder, or one that is not whole.
+            EncoderFileError: not a static encoder, or one that is not whole.
         """
         file = unpack_file(data)
         if file.kind != KIND_STATIC_ENCODER:
-            raise FileFormatError("file is of another kind")
+            raise EncoderFileError("file is of the wrong kind")
         try:
             header = EncoderHeader.unpack(file.sections["encoder"])
             vocab = Vocab.from_sections(file.sections)
@@ -468,7 +474,7 @@ class StaticEncoder:
                 file.sections[name] for name in ("static.row", "static.code", "static.scale")
             )
         except KeyError as missing:
-            raise FileFormatError("file is corrupt") from missing
+            raise EncoderFileError("file is corrupt") from missing
         n = header.vocab_size - header.first_row
         if (
             header.vocab_size != len(vocab.pieces)
@@ -476,7 +482,7 @@ class StaticEncoder:
             or codes.size != n
             or scales.size != N_SCALES
         ):
-            raise FileFormatError("file is corrupt")
+            raise EncoderFileError("file is corrupt")
         return cls(file, header, vocab, rows.reshape(n, header.dim), codes, scales)
 
     @classmethod

@@ -76,7 +76,7 @@ def test_kernel_tests_under_asan_and_ubsan_pass(request: pytest.FixtureRequest) 
     assert where.stdout.startswith(str(ASAN)), where.stdout + where.stderr
 
     seed = request.config.getoption("--seed")
-    options = ["-q", "-x", "-p", "no:cacheprovider", f"--seed={seed}"]
+    options = ["-q", "-o", "cache_dir=build/asan/.pytest_cache", f"--seed={seed}"]
     tests = ["tests/kernel", "--ignore=tests/kernel/test_fuzz.py"]
     inner = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],

@@ -75,20 +75,22 @@ JAMO = [*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A7, 0x11C3)]
 NEAR_SPECIALS = [*SPECIALS, "[CLS", "MASK]", "[[MASK]]", "[mask]", "[ SEP]", "##", "##a", "[\0CLS]"]
 
 
-def encoder_with(pieces: Sequence[str], flags: int) -> _kernels.Encoder:
+def encoder_with(
+    pieces: Sequence[str], flags: int, specials: Sequence[str] = SPECIALS
+) -> _kernels.Encoder:
     """An encoder of nothing but a vocabulary; one dimension, no vectors of use."""
-    special = {name: pieces.index(name) for name in SPECIALS}
+    pad, unk, cls, sep, mask = (pieces.index(name) for name in specials)
     header = encoder_file.EncoderHeader(
         dim=1,
         max_tokens=16,
         vocab_size=len(pieces),
         first_row=len(pieces) - 1,
         flags=flags,
-        unk_id=special["[UNK]"],
-        cls_id=special["[CLS]"],
-        sep_id=special["[SEP]"],
-        pad_id=special["[PAD]"],
-        mask_id=special["[MASK]"],
+        unk_id=unk,
+        cls_id=cls,
+        sep_id=sep,
+        pad_id=pad,
+        mask_id=mask,
         fit_mu=0.5,
         fit_s=0.1,
     )
@@ -97,13 +99,13 @@ def encoder_with(pieces: Sequence[str], flags: int) -> _kernels.Encoder:
     return _kernels.Encoder(encoder_file.pack_static_encoder("test", header, vocab, rows, "test"))
 
 
-def oracle_with(pieces: Sequence[str], flags: int) -> Any:
+def oracle_with(pieces: Sequence[str], flags: int, specials: Sequence[str] = SPECIALS) -> Any:
     """The same tokenizer made by `tokenizers`, or a skip."""
     tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed (make dev)")
     oracle = tokenizers.Tokenizer(
         tokenizers.models.WordPiece(
             {piece: i for i, piece in enumerate(pieces)},
-            unk_token="[UNK]",
+            unk_token=specials[1],
             max_input_chars_per_word=100,
         )
     )
@@ -116,7 +118,7 @@ def oracle_with(pieces: Sequence[str], flags: int) -> Any:
     oracle.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     # As tokenizer.json has them: special, and found in the raw text.
     oracle.add_special_tokens(
-        [tokenizers.AddedToken(name, normalized=False, special=True) for name in SPECIALS]
+        [tokenizers.AddedToken(name, normalized=False, special=True) for name in specials]
     )
     return oracle
 
@@ -303,6 +305,18 @@ def test_tokenize_special_tokens_in_odd_places_equals_tokenizers(
     assert_equal_ids(shipped, oracle_with(shipped.pieces(), ALL_FLAGS), texts)
 
 
+def test_tokenize_special_tokens_that_overlap_equals_tokenizers(maker: TextMaker) -> None:
+    # Letters, several bytes, one the beginning of another, one the end of another.
+    specials = ["ab", "abé<", "é<", "<中", "abé<中ab"]
+    pieces = [*specials, *"abxé<>中", "##a", "##b", "##x", "e", "##e"]
+    texts = [
+        "".join(maker.random.choice([*specials, *"abxé<中 ", "e\u0301", "ABÉ"]) for _ in range(9))
+        for _ in range(2000)
+    ]
+    encoder = encoder_with(pieces, ALL_FLAGS, specials)
+    assert_equal_ids(encoder, oracle_with(pieces, ALL_FLAGS, specials), texts)
+
+
 def test_tokenize_megabytes_equals_tokenizers(shipped: _kernels.Encoder, maker: TextMaker) -> None:
     texts = ["a" * 1_000_000, "\u302e" * 400_000, "!" * 200_000, " " * 1_000_000]
     texts.append(" ".join(maker.texts(N_RANDOM // 20)))
@@ -312,6 +326,7 @@ def test_tokenize_megabytes_equals_tokenizers(shipped: _kernels.Encoder, maker: 
 def test_tokenize_real_data_equals_tokenizers(shipped: _kernels.Encoder, shared: Path) -> None:
     texts: list[str] = []
     for path in sorted(shared.glob("**/*.jsonl")):
+        # splitlines() would also split at U+2028 and U+0085, which stand in some requests.
         for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"):
             row = json.loads(line)
             texts.append(row["text"] if "text" in row else row["request"])

@@ -148,7 +148,7 @@ def test_dot_i8_of_extremes_at_the_longest_length_does_not_overflow() -> None:
 def test_vectors_of_different_lengths_are_refused_with_both_numbers(
     function: Callable[[Any, Any], float],
 ) -> None:
-    with pytest.raises(ValueError, match="^different vector dimensions 2 and 1$"):
+    with pytest.raises(ValueError, match=r"^different vector dimensions 2 and 1$"):
         function(np.ones(2, dtype=np.float32), np.ones(1, dtype=np.float32))
 
 
