@@ -107,6 +107,13 @@ endif
 
 ifeq ($(ROOT),$(CURDIR))
 
+# As many jobs as processors, unless make was told how many.
+ifdef WITHOUT_PGXS
+ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
+endif
+endif
+
 VENV   := .venv
 VENVPY := $(VENV)/bin/python
 # The folder of the wheel with the embedded servers; empty until it is installed.
@@ -119,7 +126,8 @@ label_of = $(1)$(if $(filter $(1),$(WHEEL_LABELS)),-system)
 # A server without its headers cannot be built for.
 with_headers = $(foreach c,$(1),$(if $(wildcard $(shell $(c) --includedir-server 2>/dev/null)/postgres.h),$(c)))
 ifneq ($(filter dev test bench build/%,$(MAKECMDGOALS)),)
-SYSTEM_PG_CONFIGS := $(call with_headers,$(wildcard /usr/lib/postgresql/*/bin/pg_config) $(PG_CONFIG))
+SYSTEM_PG_CONFIGS := $(call with_headers,$(wildcard /usr/lib/postgresql/*/bin/pg_config) \
+	$(if $(PG_CONFIG),$(shell command -v $(PG_CONFIG))))
 SYSTEM_LABELS :=
 $(foreach c,$(SYSTEM_PG_CONFIGS),\
 	$(eval l := $(call label_of,$(call pg_major,$(c))))\

@@ -11,6 +11,7 @@ Strided arrays and other element types raise instead of being copied silently.
 """
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY
@@ -35,6 +36,7 @@ __all__ = [
     "NONE",
     "Encoder",
     "FastGRNN",
+    "File",
     "Registry",
     "Scores",
     "cosine",
@@ -581,12 +583,142 @@ def fold(text):
     return PyUnicode_DecodeUTF8(<char *> out.start, written, NULL)
 
 
-# ------------------------------------------------------------------ encoders
+# ------------------------------------------------------------------ files and encoders
 
 _KIND_NAMES = {
     int(td.TD_FILE_STATIC_ENCODER): "static",
     int(td.TD_FILE_BERT_ENCODER): "bert",
+    int(td.TD_FILE_MODEL): "model",
 }
+
+# Element types of sections, in NumPy's words.
+_ELEMENTS = {
+    np.dtype(np.uint8): int(td.TD_U8),
+    np.dtype(np.int8): int(td.TD_I8),
+    np.dtype(np.uint16): int(td.TD_U16),
+    np.dtype(np.uint32): int(td.TD_U32),
+    np.dtype(np.float32): int(td.TD_F32),
+}
+
+
+@cython.final
+@cython.internal
+cdef class _Content:
+    """The bytes of a file, aligned to 64: mapped read-only from a path, or copied from bytes."""
+
+    cdef object path
+    cdef object mapping
+    cdef const uint8_t[::1] mapped
+    cdef _Scratch copy
+    cdef const void *start
+    cdef size_t size
+
+    def __cinit__(self, source):
+        cdef const uint8_t[::1] given
+
+        self.path = None
+        if isinstance(source, (str, os.PathLike)):
+            self.path = os.fspath(source)
+            with open(self.path, "rb") as file:
+                self.size = os.fstat(file.fileno()).st_size
+                # An empty file cannot be mapped; the kernel says what is wrong with it.
+                if self.size > 0:
+                    self.mapping = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+        else:
+            flat = memoryview(source).cast("B")
+            self.size = flat.nbytes
+        if self.mapping is not None:
+            self.mapped = self.mapping
+            self.start = &self.mapped[0]
+            return
+        self.copy = _Scratch(self.size)
+        self.start = self.copy.start
+        if self.size > 0:
+            given = flat
+            memcpy(self.copy.start, &given[0], self.size)
+
+    cdef int refuse(self, td.td_status status) except -1:
+        what = "The bytes given" if self.path is None else f'File "{self.path}"'
+        _raise(
+            status,
+            f"{what} cannot be used ({self.size} bytes).",
+            "Write it again with the command that made it, such as tinydancer encoder build.",
+        )
+
+
+@cython.final
+cdef class File:
+    """A checked file of ours, of any kind: a header and named sections.
+
+    Args:
+        source: a path, which is mapped read-only, or the bytes of a file, which are copied.
+
+    Raises:
+        FileFormatError: if the bytes are not an intact file of this version.
+        OSError: if the path cannot be read.
+    """
+
+    cdef td.td_file file
+    cdef _Content _content
+
+    def __cinit__(self, source):
+        cdef _Content content = _Content(source)
+        cdef td.td_status status
+
+        self._content = content
+        with nogil:
+            status = td.td_file_open(content.start, content.size, &self.file)
+        if status != td.TD_OK:
+            content.refuse(status)
+
+    @property
+    def id(self):
+        """The id, which pins the content."""
+        return (<bytes> self.file.id).decode("ascii")
+
+    @property
+    def kind(self):
+        """What it is: "static" or "bert", an encoder, or "model"."""
+        return _KIND_NAMES[self.file.kind]
+
+    @property
+    def n_sections(self):
+        """How many sections."""
+        return self.file.n_sections
+
+    @property
+    def checksum(self):
+        """XXH64 of the content, 16 hexadecimal digits."""
+        return f"{self.file.checksum:016x}"
+
+    def section(self, str name, dtype):
+        """Return a copy of a section, (n,) of ``dtype``; None if there is none of that name.
+
+        Raises:
+            FileFormatError: if it is there with another element type.
+            TypeError: for a dtype that no section has.
+        """
+        cdef bytes encoded = _utf8(name)
+        cdef const char *name_at = encoded
+        cdef const void *data = NULL
+        cdef size_t count = 0
+        cdef uint8_t[::1] out
+        cdef td.td_status status
+
+        wanted = np.dtype(dtype)
+        if wanted not in _ELEMENTS:
+            raise TypeError(f"no section has elements of {wanted}")
+        status = td.td_file_section(&self.file, name_at, <td.td_element> <int> _ELEMENTS[wanted],
+                                    &data, &count)
+        if status != td.TD_OK:
+            _raise(status, f'Section "{name}" has another element type than {wanted}.')
+        if data == NULL:
+            return None
+        result = np.empty(count, dtype=wanted)
+        if count > 0:
+            out = result.view(np.uint8)
+            memcpy(&out[0], data, count * <size_t> wanted.itemsize)
+        return result
 
 
 cdef class Encoder:
@@ -596,55 +728,28 @@ cdef class Encoder:
         source: a path, which is mapped read-only and shared between processes, or the bytes of a
             file, which are copied.
 
-    ``path`` is the path as given, None for bytes.
-
     Raises:
         FileFormatError: if the bytes are not an intact encoder of this version.
         OSError: if the path cannot be read.
     """
 
     cdef td.td_encoder encoder
-    cdef object _mapping
-    cdef const uint8_t[::1] _bytes
-    cdef _Scratch _copy
-    cdef readonly object path
+    cdef _Content _content
 
     def __cinit__(self, source):
-        cdef const void *start
-        cdef size_t size = 0
+        cdef _Content content = _Content(source)
         cdef td.td_status status
 
-        self.path = None
-        if isinstance(source, (str, os.PathLike)):
-            self.path = os.fspath(source)
-            with open(self.path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                # An empty file cannot be mapped; the kernel says what is wrong with it.
-                if size > 0:
-                    self._mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-                    self._bytes = self._mapping
-        else:
-            self._bytes = memoryview(source).cast("B")
-            size = self._bytes.shape[0]
-        if self._mapping is not None:
-            start = &self._bytes[0]
-        else:
-            self._copy = _Scratch(size)
-            if size > 0:
-                memcpy(self._copy.start, &self._bytes[0], size)
-            start = self._copy.start
-            self._bytes = None
+        self._content = content
         with nogil:
-            status = td.td_encoder_open(start, size, &self.encoder)
+            status = td.td_encoder_open(content.start, content.size, &self.encoder)
         if status != td.TD_OK:
-            what = "The bytes given" if self.path is None else f'File "{self.path}"'
-            _raise(
-                status,
-                f"{what} cannot be used as an encoder ({size} bytes).",
-                None
-                if self.path is None
-                else "Build it again with tinydancer encoder build, or name another encoder.",
-            )
+            content.refuse(status)
+
+    @property
+    def path(self):
+        """The path as given, None for bytes."""
+        return self._content.path
 
     @property
     def id(self):
@@ -654,7 +759,7 @@ cdef class Encoder:
     @property
     def kind(self):
         """What it is: "static" or "bert"."""
-        return _KIND_NAMES.get(self.encoder.file.kind, str(self.encoder.file.kind))
+        return _KIND_NAMES[self.encoder.file.kind]
 
     @property
     def dim(self):
@@ -783,26 +888,26 @@ cdef class Encoder:
             EmptyRequestError: for a text of nothing but white space and control characters.
             TextEncodingError: for a lone surrogate.
         """
-        cdef list encoded
+        cdef list given = [texts] if isinstance(texts, str) else list(texts)
+        cdef Py_ssize_t n = len(given)
+        cdef Py_ssize_t i
         cdef _Scratch scratch
         cdef float[:, ::1] out
-        cdef Py_ssize_t i
         cdef td.td_embed_info info
         cdef td.td_status status
 
-        if isinstance(texts, str):
-            texts = [texts]
-        encoded = [_utf8(text) for text in texts]
-        result = np.empty((len(encoded), self.encoder.dim), dtype=np.float32)
-        if not encoded:
+        result = np.empty((n, self.encoder.dim), dtype=np.float32)
+        if n == 0:
             return result
         out = result
         scratch = _Scratch(td.td_embed_scratch_size(&self.encoder))
-        for i in range(len(encoded)):
-            status = self._embed_one(<bytes> encoded[i], &out[i, 0], &info, scratch)
+        for i in range(n):
+            if i % 256 == 255:
+                # A million texts take seconds, and Ctrl-C should not wait for them.
+                PyErr_CheckSignals()
+            status = self._embed_one(_utf8(given[i]), &out[i, 0], &info, scratch)
             if status != td.TD_OK:
-                where = f"Text {i + 1} of {len(encoded)} cannot be embedded."
-                _raise(status, where if len(encoded) > 1 else None)
+                _raise(status, f"Text {i + 1} of {n} cannot be embedded." if n > 1 else None)
         return result
 
     cdef td.td_status _embed_one(self, bytes encoded, float *out, td.td_embed_info *info,

@@ -27,7 +27,10 @@ def check(tool: str, *arguments: str) -> None:
         program = Path(found)
     done = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
-        pytest.fail(f"{tool} {' '.join(arguments[:3])}\n{done.stdout}{done.stderr}", pytrace=False)
+        said = (done.stdout + done.stderr).splitlines()
+        more = [f"... and {len(said) - 60} lines more"] if len(said) > 60 else []
+        words = [f"{tool} {' '.join(arguments[:3])}:", *said[:60], *more]
+        pytest.fail("\n".join(words), pytrace=False)
 
 
 def files(*patterns: str) -> list[str]:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Fits the two constants that turn a similarity into "fit", and writes them into an encoder file.
 
-An encoder file and the calibration set tools/data/fit_*.jsonl come in: what agents say they are good
-at, and which requests are theirs.  A logistic regression of "this request is for this agent" on the
-greatest cosine to the agent's phrases, both answers weighing the same, gives mu (where fit is 0.5)
-and s.  Called by build_static_encoder.py; by hand after the calibration set has changed.
+An encoder file and the calibration set tools/data/fit_*.jsonl come in: what agents say they are
+good at, and which requests are theirs.  A logistic regression of "this request is for this agent"
+on the greatest cosine to the agent's phrases, both answers weighing the same, gives mu (where fit
+is 0.5) and s.  Called by build_static_encoder.py; by hand after the calibration set has changed.
 
     fit_constants.py           fit and rewrite the file
     fit_constants.py --check   verify that the file holds what would be fitted
@@ -38,8 +38,8 @@ def similarities(encoder: Any, tokenize: Tokenize) -> tuple[FloatArray, npt.NDAr
         tokenize: texts to word-piece ids.
 
     Returns:
-        similarity ``(n_requests, n_agents)`` in [-1, 1]; and of the same shape 1 for the agent that a
-        request is for, 0 for one that it is not for, -1 for one that may be argued about.
+        similarity ``(n_requests, n_agents)`` in [-1, 1]; and of the same shape 1 for the agent that
+        a request is for, 0 for one that it is not for, -1 for one that may be argued about.
     """
 
     def embed(texts: Sequence[str]) -> FloatArray:

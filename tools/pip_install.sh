@@ -16,7 +16,7 @@ status=$(
 		} | tee "$log" | awk '
 			/^ *(Downloading|Building wheel for|Installing collected)/ {
 				if ($1 == "Building") text = "building " $4
-				else if ($1 == "Installing") text = "installing what was fetched"
+				else if ($1 == "Installing") text = "installing"
 				else { text = $2; sub(/.*\//, "", text); text = "fetching " text " " $3 " " $4 }
 				print "  " text; fflush()
 			}' >&2

@@ -104,7 +104,7 @@ void td_vec_tanh(const float *x, float *y, size_t n);
  * index   [k] out: row numbers, greatest cosine first, equal cosines by lower row number
  * score   [k] out: their cosines, clamped to [-1, 1]
  * n_found out: min(k, n_rows)
- * scratch td_topk_scratch_size(dim) bytes
+ * scratch td_topk_scratch_size(dim) bytes, aligned to 64
  *
  * Returns TD_ERR_NONFINITE for a query with NaN, TD_ERR_SHAPE when dim is 0 or over 131,072.
  * Cost O(n_rows * dim + n_rows * log k).

@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "td_dot.h"
 #include "tinydancer.h"
 
 #define MAX_SIDE 65536u
@@ -25,13 +26,14 @@ typedef struct workspace
 	float *h;			/* [n_hidden] the state while it is worked on */
 	float *middle;		/* [rank] between the two factors of a matrix */
 	int8_t *quantised;	/* [n_in, n_hidden or rank] the vector a matrix is applied to */
+	int16_t *wide;		/* the same, as td_dot_wide() reads it */
 } workspace;
 
 /* A vector as a matrix wants it: float, and for int8 weights quantised too. */
 typedef struct operand
 {
 	const float *f32;
-	const int8_t *i8;
+	const int16_t *wide;
 	float scale;
 } operand;
 
@@ -65,8 +67,9 @@ plan_scratch(const td_fastgrnn *cell, uint8_t *start, workspace *work)
 		work->h = (float *) (start + 4 * hidden);
 		work->middle = (float *) (start + 5 * hidden);
 		work->quantised = (int8_t *) (start + 5 * hidden + middle);
+		work->wide = (int16_t *) (start + 5 * hidden + middle + padded(longest));
 	}
-	return 5 * hidden + middle + padded(longest);
+	return 5 * hidden + middle + padded(longest) + padded(longest * sizeof(int16_t));
 }
 
 static int
@@ -126,12 +129,15 @@ begin(const td_fastgrnn *cell, const float *x, size_t n_x, void *scratch, size_t
 }
 
 static operand
-make_operand(const float *vector, size_t n, uint32_t weights, int8_t *quantised)
+make_operand(const float *vector, size_t n, uint32_t weights, const workspace *work)
 {
-	operand result = {vector, quantised, 0.0f};
+	operand result = {vector, work->wide, 0.0f};
 
 	if (weights == TD_WEIGHTS_I8)
-		result.scale = td_vec_quantise(vector, n, quantised);
+	{
+		result.scale = td_vec_quantise(vector, n, work->quantised);
+		td_widen(work->quantised, n, work->wide);
+	}
 	return result;
 }
 
@@ -145,7 +151,7 @@ multiply(const td_matrix *matrix, const operand *vector, size_t n_out, size_t n_
 	if (weights == TD_WEIGHTS_I8)
 	{
 		for (row = 0; row < n_out; row++)
-			y[row] = (float) td_vec_dot_i8(matrix->i8 + row * n_in, vector->i8, n_in) *
+			y[row] = (float) td_dot_wide(vector->wide, matrix->i8 + row * n_in, n_in) *
 					 (matrix->scales[row] * vector->scale);
 	}
 	else
@@ -181,7 +187,7 @@ multiply_pair(const td_fastgrnn *cell, const td_factored *factors,
 
 		/* With a rank, quantising the middle has overwritten the quantised vector. */
 		if (i == 0 || rank > 0)
-			in = make_operand(vector, n_in, cell->weights, work->quantised);
+			in = make_operand(vector, n_in, cell->weights, work);
 		if (rank == 0)
 			multiply(&both[i]->right, &in, n_out, n_in, cell->weights, out[i]);
 		else
@@ -189,7 +195,7 @@ multiply_pair(const td_fastgrnn *cell, const td_factored *factors,
 			operand middle;
 
 			multiply(&both[i]->right, &in, rank, n_in, cell->weights, work->middle);
-			middle = make_operand(work->middle, rank, cell->weights, work->quantised);
+			middle = make_operand(work->middle, rank, cell->weights, work);
 			multiply(&both[i]->left, &middle, n_out, rank, cell->weights, out[i]);
 		}
 	}

@@ -5,6 +5,7 @@
  * for route matching and capability search.  The query is quantised once, so the sums are exact
  * integers and ties are decided by row number, not by rounding.
  */
+#include "td_dot.h"
 #include "tinydancer.h"
 
 #define MAX_DIM 131072u
@@ -71,7 +72,7 @@ size_t
 td_topk_scratch_size(size_t dim)
 {
 	/* More is refused by td_topk_cosine(); the limit keeps the size from wrapping. */
-	return dim > MAX_DIM ? 0 : dim;
+	return dim > MAX_DIM ? 0 : dim * (sizeof(int16_t) + sizeof(int8_t));
 }
 
 td_status
@@ -80,7 +81,8 @@ td_topk_cosine(const float *query, const int8_t *rows, const float *scales, size
 			   size_t scratch_size)
 {
 	heap found = {index, score};
-	int8_t *quantised = scratch;
+	int16_t *wide = scratch;
+	int8_t *quantised = (int8_t *) (wide + dim);
 	float query_scale;
 	size_t size = 0;
 	size_t row;
@@ -93,9 +95,10 @@ td_topk_cosine(const float *query, const int8_t *rows, const float *scales, size
 		return TD_ERR_NONFINITE;
 
 	query_scale = td_vec_quantise(query, dim, quantised);
+	td_widen(quantised, dim, wide);
 	for (row = 0; row < n_rows && k > 0; row++)
 	{
-		int32_t dot = td_vec_dot_i8(quantised, rows + row * dim, dim);
+		int32_t dot = td_dot_wide(wide, rows + row * dim, dim);
 		float cosine = (float) dot * (query_scale * scales[row]);
 
 		/* Written so that a NaN, from a scale that is none, ranks last instead of anywhere. */

@@ -10,10 +10,12 @@
  */
 #include <math.h>
 
+#include "td_dot.h"
 #include "td_math.h"
 #include "tinydancer.h"
 
 #define LANES 16
+#define WIDE_BLOCK 512
 
 float
 td_vec_dot(const float *a, const float *b, size_t n)
@@ -152,12 +154,21 @@ td_vec_quantise(const float *a, size_t n, int8_t *q)
 int32_t
 td_vec_dot_i8(const int8_t *a, const int8_t *b, size_t n)
 {
-	int32_t sum = 0;
-	size_t i;
+	int16_t wide[WIDE_BLOCK];
+	uint32_t sum = 0;
 
-	for (i = 0; i < n; i++)
-		sum += (int16_t) a[i] * (int16_t) b[i];
-	return sum;
+	/* Unsigned, because nothing but -128 against -128 at the greatest length leaves int32. */
+	while (n > 0)
+	{
+		size_t block = n < WIDE_BLOCK ? n : WIDE_BLOCK;
+
+		td_widen(a, block, wide);
+		sum += (uint32_t) td_dot_wide(wide, b, block);
+		a += block;
+		b += block;
+		n -= block;
+	}
+	return (int32_t) sum;
 }
 
 void

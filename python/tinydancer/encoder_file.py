@@ -1,9 +1,9 @@
 """Writes and reads the files of the kernel: the container "TDFILE" and the encoders in it.
 
-Arrays and a vocabulary come in, bytes go out (``pack_file``, ``pack_static_encoder``), and back again
-(``unpack_file``, ``StaticEncoder``).  The layout is that of ``kernels/include/tinydancer.h``, which is
-the reference; this module is its second, readable implementation in NumPy.  The encoder builders
-write with it, the tests use it as the oracle of the C code.  Nothing here runs while routing.
+Arrays and a vocabulary come in, bytes go out (``pack_file``, ``pack_static_encoder``), and back
+again (``unpack_file``, ``StaticEncoder``).  The layout is that of kernels/include/tinydancer.h,
+which is the reference; this module is its second, readable implementation in NumPy.  The encoder
+builders write with it, the tests use it as the oracle of the C code.  It never runs while routing.
 
 Vocabulary
     section    a named array in a file, starting at a multiple of 64 bytes
@@ -20,6 +20,7 @@ import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,9 @@ def pack_file(kind: int, file_id: str, sections: Mapping[str, Array]) -> bytes:
 
     Args:
         kind: one of ``KIND_...``.
-        file_id: 1 to 32 characters of ``[a-z0-9._-]``, not a dot first; it pins the content for ever.
-        sections: name (1 to 23 ASCII characters) to array of uint8, int8, uint16, uint32 or float32,
-            of any shape; it is written in C order.
+        file_id: 1 to 32 of ``[a-z0-9._-]``, not a dot first; it pins the content for ever.
+        sections: name (1 to 23 ASCII characters) to array of uint8, int8, uint16, uint32 or
+            float32, of any shape; it is written in C order.
 
     Raises:
         ValueError: an id, a name, a count or an element type that the format cannot hold.
@@ -260,7 +261,7 @@ class Vocab:
         ends = base[np.arange(offset.size) >> 8] + offset
         if ends[0] != 0 or np.any(np.diff(ends) <= 0) or ends[-1] != len(text):
             raise EncoderFileError("file is corrupt")
-        pieces = tuple(text[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True))
+        pieces = tuple(text[a:b] for a, b in pairwise(ends.tolist()))
         return cls(pieces, sections["vocab.index"].size)
 
     def slot(self, piece: bytes) -> int:
@@ -360,7 +361,11 @@ class EncoderHeader:
         if section.dtype != np.dtype("<u4") or section.size != 16 or np.any(section[12:]):
             raise EncoderFileError("file is corrupt")
         mu, s = np.ascontiguousarray(section[10:12]).view("<f4")
-        return cls(*(int(value) for value in section[:10]), fit_mu=float(mu), fit_s=float(s))
+        dim, max_tokens, size, first, flags, *specials = (int(value) for value in section[:10])
+        unk, cls_id, sep, pad, mask = specials
+        return cls(
+            dim, max_tokens, size, first, flags, unk, cls_id, sep, pad, mask, float(mu), float(s)
+        )
 
 
 def encoder_sections(header: EncoderHeader, vocab: Vocab, about: str) -> dict[str, Array]:
@@ -448,7 +453,7 @@ def pack_static_encoder(
 
 @dataclass(frozen=True)
 class StaticEncoder:
-    """A static encoder read from its file: the oracle of ``td_embed_text()``, not its equal in speed."""
+    """A static encoder as read from its file, the oracle of ``td_embed_text()``."""
 
     file: TdFile
     header: EncoderHeader
@@ -510,4 +515,5 @@ class StaticEncoder:
         rows = self.rows[known].astype(np.float64)
         total = (rows * self.scales[self.codes[known]].astype(np.float64)[:, None]).sum(axis=0)
         length = np.sqrt((total * total).sum())
-        return (total / length if length > 0 else total).astype(np.float32)
+        unit: Float32Array = (total / length if length > 0 else total).astype(np.float32)
+        return unit

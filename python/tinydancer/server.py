@@ -186,12 +186,14 @@ def installations() -> list[Installation]:
         known.add(pg_config.resolve())
         found.append(one)
 
+    wheel = wheel_pg_configs()
     build = build_folder()
     for note in sorted(build.glob("pg*/pg_config")) if build else []:
-        extension = note.parent / "ext"
+        label, extension = note.parent.name[2:], note.parent / "ext"
         if extension.is_dir():
-            add(Path(note.read_text().strip()), note.parent.name[2:], extension)
-    for label, path in wheel_pg_configs().items():
+            # The wheel may have moved, together with the sources, since the note was written.
+            add(wheel.get(label) or Path(note.read_text().strip()), label, extension)
+    for label, path in wheel.items():
         add(path, label, None)
     for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_config")):
         add(path, None, None)

@@ -25,7 +25,7 @@ BEGIN
     RAISE EXCEPTION 'agent "%" does not exist', raise_unknown_agent.agent_name
         USING ERRCODE = 'undefined_object',
               DETAIL = format('The registry holds %s agents.', cardinality(known)),
-              HINT = coalesce(format('Perhaps you meant "%s".', guess),
+              HINT = coalesce('Perhaps you meant "' || guess || '".',
                               'SELECT name FROM ruvector_list_agents() shows them.');
 END
 $$;
@@ -72,7 +72,7 @@ BEGIN
         RAISE EXCEPTION 'unknown agent type "%"', a.type
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = format('Known types are %s.', array_to_string(known_types, ', ')),
-                  HINT = coalesce(format('Perhaps you meant "%s".', guess),
+                  HINT = coalesce('Perhaps you meant "' || guess || '".',
                                   'A program that answers by itself is a tool, a service an api.');
     END IF;
     FOR f IN
@@ -259,7 +259,7 @@ BEGIN
         RAISE EXCEPTION 'unknown key "%" in config', key
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = format('Known keys are %s.', array_to_string(known, ', ')),
-                  HINT = coalesce(format('Perhaps you meant "%s".', guess),
+                  HINT = coalesce('Perhaps you meant "' || guess || '".',
                                   'Put facts of your own into "metadata".');
     END IF;
     FOREACH list IN ARRAY ARRAY['capabilities', 'examples', 'embedding'] LOOP

@@ -227,7 +227,7 @@ def test_results_at_every_optimisation_level_have_the_same_bits(
     if {"avx512f", "avx512bw", "avx512vl"} <= flags:
         levels.append(["-O3", "-mavx512f", "-mavx512bw", "-mavx512vl"])
     a, b = floats(rng, 1000) * 3, floats(rng, 1000)
-    a[:8] = [0.0, -0.0, 1e-40, -90.0, 90.0, -104.5, 1e30, -3e38]
+    a[:8] = [0.0, -0.0, 1e-40, -90.0, 90.0, -104.5, 1e30, -3e30]
     sources = [str(ROOT / "kernels" / "src" / name) for name in ("td_vec.c", "td_math.c")]
     include = ["-I", str(ROOT / "kernels" / "include")]
     # What the sanitised run of these tests preloads is not for the compiler.

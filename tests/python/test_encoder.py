@@ -160,6 +160,22 @@ def test_replaced_file_does_not_change_an_open_encoder(encoder: Encoder, tmp_pat
     assert opened.embed(TEXTS).tobytes() == encoder.embed(TEXTS).tobytes()
 
 
+def test_file_view_of_an_encoder_has_its_sections(encoder: Encoder) -> None:
+    file = _kernels.File(str(encoder.path))
+    assert (file.id, file.kind, file.checksum) == (encoder.id, "static", encoder.checksum)
+    rows = file.section("static.row", np.int8)
+    codes = file.section("static.code", np.uint8)
+    assert rows is not None and codes is not None
+    assert rows.size == codes.size * encoder.dim
+    assert file.section("about", np.uint8).tobytes().decode() == encoder.about  # type: ignore[union-attr]
+    assert file.section("nothing", np.uint8) is None
+    with pytest.raises(FileFormatError, match="file is corrupt") as caught:
+        file.section("static.row", np.float32)
+    assert caught.value.detail == 'Section "static.row" has another element type than float32.'
+    with pytest.raises(TypeError, match="no section has elements of float64"):
+        file.section("static.row", np.float64)
+
+
 # ---------------------------------------------------------------- files that cannot be used
 
 
@@ -224,6 +240,8 @@ def test_damaged_file_is_refused_with_its_fault(
     path.write_bytes(content)
     with pytest.raises(FileFormatError, match=message):
         Encoder(content)
+    with pytest.raises(FileFormatError, match=message):
+        _kernels.File(path)
     with pytest.raises(FileFormatError, match=message) as caught:
         Encoder.load(path)
     assert f'File "{path}".' == caught.value.detail
