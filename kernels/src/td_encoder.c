@@ -30,6 +30,9 @@ enum
 #define ALL_FLAGS (TD_TEXT_LOWERCASE | TD_TEXT_STRIP_ACCENTS | TD_TEXT_SPLIT_CJK | TD_TEXT_CLEAN)
 #define SCALES 256
 
+/* Longest run of occupied slots: bounds what one look-up of a crafted file can cost. */
+#define MAX_PROBES 4096
+
 static float
 bits_to_float(uint32_t bits)
 {
@@ -71,6 +74,7 @@ open_vocab(const td_file *file, const uint32_t *config, td_vocab *vocab)
 	size_t text_size;
 	size_t n_slots;
 	size_t n_empty = 0;
+	size_t run = 0;
 	size_t i;
 	uint64_t previous;
 	td_status status;
@@ -130,8 +134,11 @@ open_vocab(const td_file *file, const uint32_t *config, td_vocab *vocab)
 	for (i = 0; i < n_slots; i++)
 	{
 		if (vocab->index[i] == TD_VOCAB_EMPTY_SLOT)
+		{
 			n_empty++;
-		else if (vocab->index[i] >= vocab->size)
+			run = 0;
+		}
+		else if (vocab->index[i] >= vocab->size || ++run > MAX_PROBES)
 			return TD_ERR_CORRUPT;
 	}
 	/* Linear probing ends at an empty slot. */
