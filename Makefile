@@ -229,7 +229,7 @@ format: $(VENV)/.dev
 	$(VENVPY) -m ruff format -q .
 	$(VENV)/bin/clang-format -i $(call from_root,kernels/src/*.[ch] kernels/include/*.h kernels/fuzz/*.[ch])
 bench: dev
-	@set -e; for f in $(sort $(call from_root,bench/bench_*.py)); do echo "== $$f"; $(VENVPY) $$f; done
+	@set -e; for f in $(sort $(call from_root,bench/*.py)); do echo "== $$f"; $(VENVPY) $$f; done
 
 clean: clean-built
 clean-built:

@@ -131,12 +131,15 @@ static void
 fill_fault(TdEncoderFault *fault, int sqlstate, const char *id, const char *path,
 		   const char *message, const char *why)
 {
+	char folder[MAXPGPATH];
+
+	strlcpy(folder, path, sizeof(folder));
+	get_parent_directory(folder);
 	fault->sqlstate = sqlstate;
 	snprintf(fault->message, sizeof(fault->message), "cannot use encoder \"%s\": %s", id, message);
 	snprintf(fault->detail, sizeof(fault->detail), "File \"%s\": %s.", path, why);
 	snprintf(fault->hint, sizeof(fault->hint),
-			 "Build it with: tinydancer encoder build %s --dir <the file's directory>",
-			 encoder_name(id));
+			 "Build it with: tinydancer encoder build %s --dir '%.300s'", encoder_name(id), folder);
 }
 
 void

@@ -73,7 +73,8 @@ float td_vec_cosine(const float *a, const float *b, size_t n);
 td_status td_vec_check(const float *a, size_t n);
 
 /*
- * Scale a[n] to unit length in place.  A vector of zeros stays as it is.
+ * Scale a[n] to unit length in place.  A vector of zeros stays as it is, and so does one that is
+ * within 2^-23 of unit length: scaling twice gives the bits of scaling once.
  * Returns TD_ERR_NONFINITE if an element or the length is not finite.
  */
 td_status td_vec_normalise(float *a, size_t n);

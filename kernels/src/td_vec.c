@@ -105,7 +105,12 @@ td_vec_normalise(float *a, size_t n)
 	if (td_vec_check(a, n) != TD_OK)
 		return TD_ERR_NONFINITE;
 	length = sqrt(dot_wide(a, a, n));
-	if (length == 0.0)
+
+	/*
+	 * Rounding leaves a result within 2^-24 of unit length, so what was scaled once is not scaled
+	 * again: a vector that is stored and read keeps its bits.
+	 */
+	if (length == 0.0 || fabs(length - 1.0) <= 0x1p-23)
 		return TD_OK;
 	inverse = 1.0 / length;
 	for (i = 0; i < n; i++)

@@ -1,4 +1,4 @@
-"""The command line: ``tinydancer up | down | psql | demo | route | doctor``.
+"""The command line: ``tinydancer up | down | psql | demo | route | encoder | doctor``.
 
 In: arguments.  Out: results on standard output; notices and errors on standard error, worded as
 psql words them, with status 1 (2 for a misuse, 130 for Ctrl-C).  Each command imports what it needs
@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -158,6 +159,36 @@ def _show(decision: Decision | None, candidates: Sequence[Explanation]) -> None:
     console.print(table)
 
 
+# ---------------------------------------------------------------- encoder files
+
+
+def _encoder_build(args: argparse.Namespace) -> int:
+    from tinydancer import encoder
+
+    print(encoder.install(args.name, args.dir))
+    return 0
+
+
+def _encoder_list(args: argparse.Namespace) -> int:
+    from tinydancer import encoder
+
+    folder = encoder.encoder_dir()
+    for path in sorted(folder.glob(f"*{encoder.SUFFIX}")):
+        one = encoder.Encoder(path)
+        print(f"{one.id:20} {one.kind:8} {one.dim:5} dimensions  checksum {one.checksum}  {path}")
+    return 0
+
+
+def _encoder_verify(args: argparse.Namespace) -> int:
+    from tinydancer import encoder
+
+    for name in args.names:
+        path = Path(name)
+        one = encoder.Encoder.load(path if path.exists() else name)
+        print(f"{one.id}: ok, checksum {one.checksum}")
+    return 0
+
+
 # ---------------------------------------------------------------- the rest
 
 
@@ -245,6 +276,21 @@ def parser() -> argparse.ArgumentParser:
     route.add_argument("--min-quality", type=float, metavar="0..1")
     route.add_argument("--explain", action="store_true", help="every agent, and why not it")
     route.add_argument("--json", action="store_true", help="the numbers, for programs")
+
+    text = "build, list and verify encoder files"
+    encoder = commands.add_parser("encoder", help=text, description=text)
+    encoders = encoder.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    text = "put the file of an encoder where a server or Python finds it"
+    build = encoders.add_parser("build", help=text, description=text)
+    build.add_argument("name", help="static")
+    build.add_argument("--dir", metavar="DIR", help="folder (default: where Python looks)")
+    build.set_defaults(run=_encoder_build)
+    text = "the encoder files that Python finds"
+    encoders.add_parser("list", help=text, description=text).set_defaults(run=_encoder_list)
+    text = "check files to the last byte"
+    verify = encoders.add_parser("verify", help=text, description=text)
+    verify.add_argument("names", nargs="+", metavar="NAME", help="a name, an id or a path")
+    verify.set_defaults(run=_encoder_verify)
 
     doctor = add("doctor", _doctor, "what is here, what is missing, and what to type")
     doctor.add_argument("--json", action="store_true", help="the findings, for programs")

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 from tinydancer import _kernels
 from tinydancer.errors import EncoderNotFoundError, FileFormatError, InvalidInputError
 
-__all__ = ["ENCODER_DIR_VARIABLE", "Encoder", "encoder_dir", "encoder_id", "encoder_path"]
+__all__ = [
+    "ENCODER_DIR_VARIABLE",
+    "Encoder",
+    "encoder_dir",
+    "encoder_id",
+    "encoder_path",
+    "install",
+]
 
 ENCODER_DIR_VARIABLE = "TINYDANCER_ENCODER_DIR"
 SUFFIX = ".tdenc"
+_SHIPPED = Path(__file__).resolve().parent / "encoders"
 
 # The names people type, and the ids that pin the content.
 _IDS = {"minilm": "minilm-l6-v2-1", "static": "static-1"}
@@ -42,7 +51,7 @@ def encoder_id(name: str) -> str:
 def encoder_dir() -> Path:
     """Return the folder of encoder files: TINYDANCER_ENCODER_DIR, else the package's own."""
     chosen = os.environ.get(ENCODER_DIR_VARIABLE)
-    return Path(chosen) if chosen else Path(__file__).resolve().parent / "encoders"
+    return Path(chosen) if chosen else _SHIPPED
 
 
 def encoder_path(name: str) -> Path:
@@ -98,3 +107,43 @@ class Encoder(_kernels.Encoder):
                 hint,
             )
         return encoder
+
+
+def install(name: str, folder: str | os.PathLike[str] | None = None) -> Path:
+    """Put the file of a shipped encoder into a folder, checked, by renaming.
+
+    Args:
+        name: "static" or "static-1"; the package ships no other encoder.
+        folder: where to; None means ``encoder_dir()``.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InvalidInputError: if the package ships no such encoder.
+        FileFormatError: if the package's own file is damaged.
+        OSError: if the folder cannot be written.
+    """
+    wanted = encoder_id(name)
+    source = _SHIPPED / (wanted + SUFFIX)
+    if not source.is_file():
+        shipped = ", ".join(sorted(path.stem for path in _SHIPPED.glob(f"*{SUFFIX}")))
+        raise InvalidInputError(
+            f'cannot build encoder "{name}"',
+            f"This version ships {shipped}.",
+            "Run: tinydancer encoder build static.",
+        )
+    _kernels.Encoder(source)
+    target = (Path(folder) if folder is not None else encoder_dir()) / source.name
+    if target.exists() and target.samefile(source):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Backends map the old file: it must never be written in place.
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, aside)
+        aside.chmod(0o644)
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return target

@@ -19,7 +19,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ AGENT_TYPES = ("llm", "tool", "api", "human", "ensemble")
 
 # Word pieces that an llm is expected to write when nothing else is known of it.
 LLM_OUTPUT_TOKENS = 300.0
+
+MAX_NAME_BYTES = 256
+
+# What stands in for a phrase where the caller passed a vector in place of texts.
+CALLERS_VECTOR = "the caller's vector"
 
 FloatVector = npt.NDArray[np.float32]
 
@@ -104,6 +109,7 @@ class Agent:
         metadata: anything; not used in a decision.
         active: whether it may be chosen.
         examples: requests that it should get.
+        embedding: a vector of the router's encoder that stands alone, in place of all texts.
 
     With no cost at all (every one None) the cost is unknown; 0 is free.
 
@@ -112,7 +118,7 @@ class Agent:
     """
 
     name: str
-    type: str = "llm"
+    type: str
     description: str = ""
     capabilities: Sequence[str] = ()
     cost_per_1k_tokens: float | None = None
@@ -128,47 +134,66 @@ class Agent:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     active: bool = True
     examples: Sequence[str] = ()
+    embedding: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise InvalidAgentError("agent name is empty", None, "Give every agent a name.")
+        _require(self.name, "name")
+        _require(self.type, "agent_type")
+        size = len(self.name.encode("utf-8", "surrogatepass"))
+        if size > MAX_NAME_BYTES:
+            raise InvalidAgentError(
+                "agent name is too long",
+                f"It has {size} bytes, the limit is {MAX_NAME_BYTES}.",
+                "Put what the agent does into its description.",
+            )
         if self.type not in AGENT_TYPES:
             raise InvalidAgentError(
                 f'unknown agent type "{self.type}"',
                 f"Known types are {', '.join(AGENT_TYPES)}.",
-                _closest(str(self.type), AGENT_TYPES),
+                _closest(self.type, AGENT_TYPES)
+                or "A program that answers by itself is a tool, a service an api.",
             )
         for name in (*_COSTS, "expected_output_tokens", "avg_latency_ms", "p99_latency_ms"):
             value = getattr(self, name)
-            if value is not None:
-                self._check(name, value, 0.0, math.inf)
+            if value is not None and not (_is_number(value) and 0.0 <= value < math.inf):
+                free = "Pass 0 for free, None for not known."
+                raise InvalidAgentError(
+                    f"{name} must be a finite number that is not negative",
+                    f'Agent "{self.name}" has {value}.',
+                    free if name in _COSTS else "Pass None for not known.",
+                )
         for name in ("quality_score", "success_rate"):
-            self._check(name, getattr(self, name), 0.0, 1.0)
+            value = getattr(self, name)
+            if not (_is_number(value) and 0.0 <= value <= 1.0):
+                raise InvalidAgentError(
+                    f"{name} must be between 0 and 1",
+                    f'Agent "{self.name}" has {value}.',
+                    "Divide a score in percent by 100.",
+                )
         for name in ("capabilities", "examples"):
             texts = getattr(self, name)
-            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            if isinstance(texts, str) or not all(
+                isinstance(text, str) and text.strip(" ") for text in texts
+            ):
                 raise InvalidAgentError(
-                    f'{name} of agent "{self.name}" must be a list of texts',
-                    f"It is {texts!r}.",
+                    f"{name} must be a list of non-empty texts",
+                    f'Agent "{self.name}" has {texts}.',
+                    'Write ["reasoning", "code"].',
                 )
             # A tuple of its own: the caller's list may change later.
             object.__setattr__(self, name, tuple(texts))
+        if self.pool is not None and not self.pool.strip(" "):
+            raise InvalidAgentError(
+                "pool must not be empty",
+                f'Agent "{self.name}" has a blank pool.',
+                "Pass None for no pool.",
+            )
         if self.expected_output_tokens is None:
             object.__setattr__(
                 self, "expected_output_tokens", LLM_OUTPUT_TOKENS if self.type == "llm" else 0.0
             )
-
-    def _check(self, name: str, value: Any, least: float, greatest: float) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InvalidAgentError(
-                f'{name} of agent "{self.name}" must be a number', f"It is {value!r}."
-            )
-        if math.isfinite(value) and least <= value <= greatest:
-            return
-        wanted = "between 0 and 1" if greatest == 1.0 else "finite and not negative"
-        raise InvalidAgentError(
-            f'{name} of agent "{self.name}" must be {wanted}', f"The value is {value:g}."
-        )
+        if self.embedding is not None:
+            object.__setattr__(self, "embedding", tuple(float(x) for x in self.embedding))
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Agent:
@@ -181,24 +206,33 @@ class Agent:
         Raises:
             InvalidAgentError: for an unknown key or value.
         """
-        known = [column.name for column in fields(cls)]
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"name": None, "type": None}
         for key, value in config.items():
-            column = "type" if key == "agent_type" else key
-            if column not in known:
+            if key not in _KEYS and key != "type":
                 raise InvalidAgentError(
-                    f'unknown key "{key}" of an agent',
-                    f"Known keys are {', '.join(known)}.",
-                    _closest(key, known),
+                    f'unknown key "{key}" in config',
+                    f"Known keys are {', '.join(_KEYS)}.",
+                    _closest(key, _KEYS) or 'Put facts of your own into "metadata".',
+                )
+            if key in ("capabilities", "examples", "embedding") and not (
+                value is None or isinstance(value, (list, tuple))
+            ):
+                raise InvalidAgentError(
+                    f'"{key}" must be a JSON array',
+                    f"It is {value!r}.",
+                    f'Write "{key}": [...].',
                 )
             if value is not None:
-                values[column] = value
-        if "name" not in values:
-            raise InvalidAgentError("agent name is empty", None, "Give every agent a name.")
+                values["type" if key == "agent_type" else key] = value
         return cls(**values)
 
     def phrases(self) -> list[str]:
-        """Return what the agent is matched by: capabilities as words, description, examples."""
+        """Return what the agent is matched by: capabilities as words, description, examples.
+
+        An agent with a vector of its own is matched by that alone.
+        """
+        if self.embedding is not None:
+            return [CALLERS_VECTOR]
         result = [name.replace("-", " ").replace("_", " ") for name in self.capabilities]
         if self.description:
             result.append(self.description)
@@ -212,6 +246,49 @@ _COSTS = (
     "cost_per_call",
     "cost_per_second",
 )
+
+# The arguments of ruvector_register_agent(), in its order.
+_KEYS = (
+    "name",
+    "agent_type",
+    "capabilities",
+    "cost_per_1k_tokens",
+    "cost_per_call",
+    "avg_latency_ms",
+    "quality_score",
+    "metadata",
+    "cost_per_second",
+    "description",
+    "examples",
+    "cost_per_1k_output_tokens",
+    "expected_output_tokens",
+    "p99_latency_ms",
+    "success_rate",
+    "pool",
+    "embedding",
+    "active",
+)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _require(value: Any, name: str) -> None:
+    if value is None:
+        raise InvalidAgentError(
+            f"{name} must not be NULL",
+            "An agent needs a value for it.",
+            f"Give every agent {name}.",
+        )
+    if not isinstance(value, str):
+        raise InvalidAgentError(f"{name} must be a text", f"It is {value!r}.")
+    if not value.strip(" "):
+        raise InvalidAgentError(
+            f"{name} must not be empty",
+            "An agent has an empty text or blanks.",
+            f"Pass a {name} with at least one visible character.",
+        )
 
 
 @dataclass(frozen=True)
@@ -342,6 +419,7 @@ class Router:
 
     Raises:
         InvalidAgentError: if two agents have one name.
+        DimensionError: if an agent's own vector is not of the encoder's length.
     """
 
     def __init__(
@@ -395,16 +473,21 @@ class Router:
 
         rows = np.zeros((len(self._phrases), self.encoder.dim), dtype=np.int8)
         scales = np.zeros(len(self._phrases), dtype=np.float32)
-        for i, phrase in enumerate(self._phrases):
-            try:
-                vector = self.encoder.embed_info(phrase)[0]
-            except EmptyRequestError:
-                # Such as the capability "-": it matches nothing, the agent keeps its others.
-                continue
-            rows[i], scales[i] = _kernels.quantise(vector)
+        for row, agent in zip(packed, self.agents, strict=True):
+            for i in range(row["first_phrase"], row["first_phrase"] + row["n_phrases"]):
+                rows[i], scales[i] = _kernels.quantise(self._phrase_vector(agent, i))
         return _kernels.Registry(
             packed, np.array(capability_ids, dtype=np.uint32), rows, scales, self._phrases
         )
+
+    def _phrase_vector(self, agent: Agent, phrase: int) -> FloatVector:
+        if agent.embedding is not None:
+            return self._vector(agent.embedding)
+        try:
+            return self.encoder.embed_info(self._phrases[phrase])[0]
+        except EmptyRequestError:
+            # Such as the capability "-": it matches nothing, the agent keeps its others.
+            return np.zeros(self.encoder.dim, dtype=np.float32)
 
     @classmethod
     def from_json(
@@ -460,7 +543,8 @@ class Router:
             raise UnknownObjectiveError(
                 f'unknown optimization target "{name}"',
                 f"Known targets are {', '.join(sorted(self.policies))}.",
-                _closest(str(name), self.policies),
+                _closest(str(name), self.policies)
+                or "Policies passed to Router make targets of your own.",
             )
         return name, policy
 

@@ -175,15 +175,14 @@ def installations() -> list[Installation]:
     known: set[Path] = set()
 
     def add(pg_config: Path, label: str | None, extension: Path | None) -> None:
-        if pg_config.resolve() in known:
-            return
         one = _describe(pg_config, label, extension)
-        if one is None:
+        # Debian has one more pg_config, in /usr/bin, for the same server.
+        if one is None or one.bindir.resolve() in known:
             return
         if label is None and any(other.label == one.label for other in found):
             one = _describe(pg_config, f"{one.label}-system", extension)
             assert one is not None
-        known.add(pg_config.resolve())
+        known.add(one.bindir.resolve())
         found.append(one)
 
     wheel = wheel_pg_configs()

@@ -84,6 +84,13 @@ def test_normalise_of_any_scale_gives_unit_length(rng: np.random.Generator) -> N
     assert _kernels.normalise(np.zeros(0, dtype=np.float32)).shape == (0,)
 
 
+def test_normalise_of_a_unit_vector_keeps_its_bits(rng: np.random.Generator) -> None:
+    for n in (1, 2, 3, 5, 16, 128):
+        for _ in range(200):
+            once = _kernels.normalise(floats(rng, n))
+            assert _kernels.normalise(once).tobytes() == once.tobytes()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 16, 20])
 def test_vectors_with_nan_or_infinity_are_refused(value: float, place: int) -> None:

@@ -1,7 +1,7 @@
 """The demo's content is believable, and its requests go where a reader would send them.
 
 In: the package tinydancer.demo and tests/golden/demo_routes.jsonl (see tests/golden/README.md).
-Out: failures that list every request that went astray.
+Out: failures that list every request that went astray; run as a program, the counts by target.
 """
 
 from __future__ import annotations
@@ -53,6 +53,13 @@ def table(rows: list[tuple[Route, list[Explanation]]], target: str) -> str:
     return "\n".join(lines)
 
 
+def counts(target: str) -> tuple[int, int]:
+    """How many requests reach an acceptable agent, and how many a laughable one."""
+    first = [(route, agents[0].agent_name) for route, agents in ranked(target)]
+    acceptable = sum(name in route["acceptable"] for route, name in first)
+    return acceptable, sum(name in route["laughable"] for route, name in first)
+
+
 # ---------------------------------------------------------------- the table of routes
 
 
@@ -96,6 +103,12 @@ def test_demo_requests_under_any_target_reach_no_laughable_agent(target: str) ->
     rows = ranked(target)
     laughed = [row for row in rows if row[1][0].agent_name in row[0]["laughable"]]
     assert not laughed, table(laughed, target)
+
+
+def test_readme_states_the_counts_that_are_measured() -> None:
+    readme = (GOLDEN.parents[2] / "README.md").read_text(encoding="utf-8")
+    quality, balanced = counts("quality")[0], counts("balanced")[0]
+    assert f"`quality` {quality}, `balanced` {balanced} of 40" in readme
 
 
 # ---------------------------------------------------------------- registry and log
@@ -153,3 +166,8 @@ def test_demo_queries_have_title_sentence_and_one_statement() -> None:
         assert query.title and query.about.endswith("."), query.name
         assert query.sql.count(";") == 1 and query.sql.endswith(";"), query.name
         assert max(map(len, query.sql.splitlines())) <= demo.WIDTH - 2, query.name
+
+
+if __name__ == "__main__":
+    for one in TARGETS:
+        print(f"{one:20} acceptable {counts(one)[0]:2}, laughable {counts(one)[1]}, of 40")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tinydancer import Encoder, _kernels
-from tinydancer.encoder import encoder_dir, encoder_id, encoder_path
+from tinydancer.encoder import encoder_dir, encoder_id, encoder_path, install
 from tinydancer.errors import (
     EmptyRequestError,
     EncoderNotFoundError,
@@ -251,3 +251,21 @@ def test_damaged_file_is_refused_with_its_fault(
 def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         Encoder.load(tmp_path)
+
+
+def test_install_puts_a_checked_copy_into_the_folder(tmp_path: Path) -> None:
+    target = install("static", tmp_path / "new")
+    assert target == tmp_path / "new" / "static-1.tdenc"
+    assert Encoder(target).checksum == Encoder.load("static").checksum
+    # Again over a damaged one, by rename: whoever maps the old file keeps it.
+    target.write_bytes(b"damaged")
+    inode = target.stat().st_ino
+    install("static", tmp_path / "new")
+    assert target.stat().st_ino != inode
+    assert Encoder(target).id == "static-1"
+    assert [path.name for path in target.parent.iterdir()] == ["static-1.tdenc"]
+
+
+def test_install_of_an_encoder_that_is_not_shipped_says_what_is(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="cannot build encoder"):
+        install("no-such", tmp_path)

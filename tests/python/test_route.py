@@ -276,6 +276,18 @@ def test_agent_without_a_phrase_can_still_be_chosen(encoder: Encoder) -> None:
     assert router.route("anything", required_capabilities=["-"]) is not None
 
 
+def test_vector_of_an_agent_stands_alone(encoder: Encoder) -> None:
+    vector = encoder.embed("refund my invoice")[0]
+    own = replace(CODER, name="own", embedding=(vector * 3).tolist())
+    rows = {row.agent_name: row for row in Router([own, CODER], encoder).explain("review code")}
+    assert rows["own"].closest_phrase == "the caller's vector"
+    assert rows["own"].similarity < rows["coder"].similarity
+    best = Router([own, CODER], encoder).route("refund my invoice", "quality")
+    assert best is not None and best.agent_name == "own" and best.similarity > 0.999
+    with pytest.raises(DimensionError):
+        Router([replace(CODER, embedding=[1.0])], encoder)
+
+
 def test_request_of_none_is_not_routed(router: Router) -> None:
     assert router.route(None) is None
     assert router.explain(None) == []
@@ -336,7 +348,7 @@ def test_unknown_objective_lists_the_known_and_the_closest(router: Router) -> No
     )
     with pytest.raises(UnknownObjectiveError) as caught:
         router.route("anything", "zzz")
-    assert caught.value.hint is None
+    assert caught.value.hint == "Policies passed to Router make targets of your own."
 
 
 @pytest.mark.parametrize(
@@ -386,24 +398,34 @@ def test_embedding_that_is_no_vector_of_the_encoder_is_refused(
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"name": ""}, "agent name is empty"),
-        ({"name": " "}, "agent name is empty"),
+        ({"name": None}, "name must not be NULL"),
+        ({"name": ""}, "name must not be empty"),
+        ({"name": " "}, "name must not be empty"),
+        ({"name": 7}, "name must be a text"),
+        ({"name": "é" * 129}, "agent name is too long"),
+        ({"type": None}, "agent_type must not be NULL"),
         ({"type": "robot"}, 'unknown agent type "robot"'),
-        ({"cost_per_call": -1}, 'cost_per_call of agent "x" must be finite and not negative'),
-        ({"avg_latency_ms": math.inf}, 'avg_latency_ms of agent "x" must be finite'),
-        ({"cost_per_second": "1"}, 'cost_per_second of agent "x" must be a number'),
-        ({"quality_score": 1.2}, 'quality_score of agent "x" must be between 0 and 1'),
-        ({"success_rate": math.nan}, 'success_rate of agent "x" must be between 0 and 1'),
-        ({"quality_score": None}, 'quality_score of agent "x" must be a number'),
-        ({"capabilities": "python"}, 'capabilities of agent "x" must be a list of texts'),
-        ({"examples": [1]}, 'examples of agent "x" must be a list of texts'),
+        ({"cost_per_call": -1}, "cost_per_call must be a finite number that is not negative"),
+        (
+            {"avg_latency_ms": math.inf},
+            "avg_latency_ms must be a finite number that is not negative",
+        ),
+        ({"cost_per_second": "1"}, "cost_per_second must be a finite number that is not negative"),
+        ({"quality_score": 1.2}, "quality_score must be between 0 and 1"),
+        ({"success_rate": math.nan}, "success_rate must be between 0 and 1"),
+        ({"quality_score": None}, "quality_score must be between 0 and 1"),
+        ({"capabilities": "python"}, "capabilities must be a list of non-empty texts"),
+        ({"capabilities": [" "]}, "capabilities must be a list of non-empty texts"),
+        ({"examples": [1]}, "examples must be a list of non-empty texts"),
+        ({"pool": ""}, "pool must not be empty"),
     ],
     ids=str,
 )
 def test_impossible_agent_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidAgentError) as caught:
         Agent(**{"name": "x", "type": "tool", **values})
-    assert caught.value.message.startswith(message)
+    assert caught.value.message == message
+    assert caught.value.detail
 
 
 def test_unknown_type_lists_the_known_and_the_closest() -> None:
@@ -456,8 +478,10 @@ def test_from_json_takes_columns_nulls_and_agent_type(encoder: Encoder, tmp_path
         ("{", "is not valid JSON"),
         ("3", "is not a list of agents"),
         ('["a"]', "is not a list of agents"),
-        ('[{"type": "api"}]', "agent name is empty"),
-        ('[{"name": "a", "quality": 1}]', 'unknown key "quality" of an agent'),
+        ('[{"type": "api"}]', "name must not be NULL"),
+        ('[{"name": "a"}]', "agent_type must not be NULL"),
+        ('[{"name": "a", "quality": 1}]', 'unknown key "quality" in config'),
+        ('[{"name": "a", "type": "api", "examples": "x"}]', '"examples" must be a JSON array'),
     ],
 )
 def test_from_json_of_another_content_is_refused(

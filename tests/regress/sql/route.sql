@@ -111,6 +111,6 @@ SELECT * FROM ruvector_route('x', embedding := '{1,2,3}');
 SELECT * FROM ruvector_route('x', embedding := array_fill('NaN'::real, ARRAY[128]));
 SELECT * FROM ruvector_route('x', embedding := array_fill(NULL::real, ARRAY[128]));
 SELECT * FROM ruvector_route('x', embedding := array_fill(1::real, ARRAY[2, 64]));
-SELECT * FROM ruvector_route('x', embedding := array_fill(3e38::real, ARRAY[128]));
+SELECT agent_name FROM ruvector_route('x', excluded_agents := ARRAY['generalist'], embedding := array_fill(3e38::real, ARRAY[128]));
 -- Limits that are none.
 SELECT agent_name FROM ruvector_route(NULL, 'quality', '{}', 'Infinity', 'Infinity', '-Infinity', '{}', 'Infinity', axis(1));
