@@ -8,14 +8,15 @@
 #include <math.h>
 #include <string.h>
 
+#include "td_dot.h"
 #include "td_math.h"
 #include "tinydancer.h"
 
 #define MAX_DIM 131072
 
 static const char *const limit_names[TD_N_LIMITS] = {
-	"active",		  "pool",			"excluded_agents", "required_capabilities", "max_cost",
-	"budget_remaining", "max_latency_ms", "min_quality",	   "min_expected_quality",
+	"active",			"pool",			  "excluded_agents", "required_capabilities", "max_cost",
+	"budget_remaining", "max_latency_ms", "min_quality",	 "min_expected_quality",
 };
 
 const char *
@@ -27,8 +28,8 @@ td_limit_name(unsigned i)
 size_t
 td_score_scratch_size(const td_registry *registry)
 {
-	/* The quantised request. */
-	return registry->dim > 0 ? registry->dim : 1;
+	/* The quantised request as int16, and as int8. */
+	return registry->dim > 0 ? (size_t) registry->dim * (sizeof(int16_t) + sizeof(int8_t)) : 1;
 }
 
 /* NaN where no figure is set: the price is unknown, which is not the same as free. */
@@ -122,7 +123,7 @@ limits_broken(const td_agent *agent, const td_request *request, const td_candida
 
 /* The greatest cosine between the quantised request and the agent's phrases. */
 static void
-match_phrases(const td_registry *registry, const td_agent *agent, const int8_t *query, float scale,
+match_phrases(const td_registry *registry, const td_agent *agent, const int16_t *query, float scale,
 			  td_candidate *c)
 {
 	uint32_t i;
@@ -132,7 +133,7 @@ match_phrases(const td_registry *registry, const td_agent *agent, const int8_t *
 	for (i = agent->first_phrase; i < agent->first_phrase + agent->n_phrases; i++)
 	{
 		const int8_t *row = registry->phrase_rows + (size_t) i * registry->dim;
-		int32_t dot = td_vec_dot_i8(query, row, registry->dim);
+		int32_t dot = td_dot_wide(query, row, registry->dim);
 		float cosine = (float) dot * (scale * registry->phrase_scales[i]);
 
 		if (c->phrase == TD_NONE || cosine > c->similarity)
@@ -152,7 +153,8 @@ td_status
 td_score_agents(const td_registry *registry, double mu, double s, const td_policy *policy,
 				const td_request *request, td_candidate *out, void *scratch, size_t scratch_size)
 {
-	int8_t *query = scratch;
+	int16_t *query = scratch;
+	int8_t *quantised;
 	double dearest = 0.0;
 	double slowest = 0.0;
 	float scale;
@@ -165,7 +167,9 @@ td_score_agents(const td_registry *registry, double mu, double s, const td_polic
 		return TD_ERR_SHAPE;
 	if (td_vec_check(request->embedding, registry->dim) != TD_OK)
 		return TD_ERR_NONFINITE;
-	scale = td_vec_quantise(request->embedding, registry->dim, query);
+	quantised = (int8_t *) (query + registry->dim);
+	scale = td_vec_quantise(request->embedding, registry->dim, quantised);
+	td_widen(quantised, registry->dim, query);
 
 	for (i = 0; i < registry->n_agents; i++)
 	{

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,9 @@ def test_fuzz_target_under_sanitizers_finds_nothing(
 
 def test_fuzz_targets_exist() -> None:
     assert TARGETS
+
+
+def test_corpus_of_encoder_files_is_what_its_generator_writes() -> None:
+    tool = ROOT / "tools" / "gen_fuzz_files.py"
+    done = subprocess.run([sys.executable, tool, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
