@@ -48,6 +48,10 @@ REGRESS      = $(patsubst tests/regress/sql/%.sql,%,$(call from_root,tests/regre
 REGRESS_OPTS = --inputdir=$(ROOT)/tests/regress --outputdir=regress_out --load-extension=$(EXTENSION)
 EXTRA_CLEAN  = regress_out
 PG_CPPFLAGS  = -I$(ROOT)/kernels/include -I$(ROOT)/fdw -DTD_EXTVERSION='"$(EXTVERSION)"'
+ifdef ASSERT
+# Our own assertions, and those in the macros of the server's headers; any server can report them.
+PG_CPPFLAGS += -DUSE_ASSERT_CHECKING
+endif
 PG_CFLAGS    = -std=gnu11
 # No clang needed; nothing here is worth inlining by the JIT.
 override with_llvm := no
@@ -197,7 +201,8 @@ MODULE_INPUTS := Makefile $(EXTENSION).control $(KERNEL_SRCS) $(MODULE_SRCS) $(A
 IN_TREE := kernels/src/*.o fdw/*.o $(EXTENSION).so $(EXTENSION)--$(EXTVERSION).sql
 
 # build/pg<label>/ext becomes share/ and lib/ as a server wants to see them; the file pg_config
-# beside it tells python/tinydancer/server.py which server that is.
+# beside it tells python/tinydancer/server.py which server that is.  The wheel's servers get the
+# module as users build it, for benchmarks; the system's get it with assertions, for tests.
 define module_rule
 build/pg$(1)/pg_config: $(MODULE_INPUTS) $(if $(filter $(1),$(WHEEL_LABELS)),| $(VENV)/.run)
 	@mkdir -p build/pg$(1)
@@ -206,7 +211,7 @@ build/pg$(1)/pg_config: $(MODULE_INPUTS) $(if $(filter $(1),$(WHEEL_LABELS)),| $
 	$(Q)rm -rf build/pg$(1)/ext.new
 	+$(Q)$$(MAKE) $(if $(V),,-s) --no-print-directory \
 		-C build/pg$(1) -f $(ROOT)/Makefile \
-		PG_CONFIG='$$(pg_config_of_$(1))' STRICT=1 install \
+		PG_CONFIG='$$(pg_config_of_$(1))' STRICT=1 $(if $(filter $(1),$(WHEEL_LABELS)),,ASSERT=1) install \
 		datadir='$(ROOT)/build/pg$(1)/ext.new/share' pkglibdir='$(ROOT)/build/pg$(1)/ext.new/lib'
 	$(Q)rm -rf build/pg$(1)/ext && mv build/pg$(1)/ext.new build/pg$(1)/ext
 	@echo '$$(pg_config_of_$(1))' > $$@

@@ -47,7 +47,9 @@ def timed(call: Callable[[], None], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def prepared(conn: psycopg.Connection, name: str, sql: str, values: list[str]) -> Callable[[], None]:
+def prepared(
+    conn: psycopg.Connection, name: str, sql: str, values: list[str]
+) -> Callable[[], None]:
     """A function that runs a prepared statement once."""
     pgconn = conn.pgconn
     statement = name.encode()
@@ -112,7 +114,7 @@ def main() -> int:
     if args.json:
         print(json.dumps({"pg": version, "agents": n_agents, "statements": result}))
         return 0
-    print(f"Postgres {version}, unix socket, {n_agents} agents, {platform.processor() or platform.machine()}")
+    print(f"Postgres {version}, unix socket, {n_agents} agents, {platform.machine()}")
     print(f"{'prepared statement':28} {'us':>8} {'x SELECT 1':>11}  quartiles")
     for name, r in result.items():
         print(

@@ -220,6 +220,9 @@ tdpg_fdw_table(Oid relid)
 
 	for (i = 0; i < TD_N_INPUTS; i++)
 		table->defaults.values[i].isnull = true;
+	/* Named, since an input column echoes what was used. */
+	table->defaults.values[TD_IN_OPTIMIZE_FOR].isnull = false;
+	table->defaults.values[TD_IN_OPTIMIZE_FOR].value = CStringGetTextDatum(TD_DEFAULT_OBJECTIVE);
 	foreach (lc, options)
 	{
 		DefElem *option = lfirst_node(DefElem, lc);

@@ -198,7 +198,7 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 	router->objective = tdpg_registry_policy(
 		registry, has(inputs, TD_IN_OPTIMIZE_FOR)
 					  ? server_string(inputs->values[TD_IN_OPTIMIZE_FOR].value)
-					  : "balanced");
+					  : TD_DEFAULT_OBJECTIVE);
 	policy.cost_weight = router->objective->cost_weight;
 	policy.latency_weight = router->objective->latency_weight;
 	policy.quality_weight = router->objective->quality_weight;

@@ -24,6 +24,9 @@ typedef enum TdInput
 	TD_N_INPUTS
 } TdInput;
 
+/* The objective where none is named. */
+#define TD_DEFAULT_OBJECTIVE "balanced"
+
 typedef struct TdInputs
 {
 	NullableDatum values[TD_N_INPUTS];

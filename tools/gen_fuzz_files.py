@@ -17,7 +17,21 @@ from tinydancer.encoder_file import EncoderHeader, Vocab, pack_file, pack_static
 
 FOLDER = Path(__file__).resolve().parents[1] / "kernels" / "fuzz" / "corpus_file"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = ["hello", "world", "a", "un", "##aff", "##able", "##ing", "super", "##c", "1", "##2", "!", "你"]
+WORDS = [
+    "hello",
+    "world",
+    "a",
+    "un",
+    "##aff",
+    "##able",
+    "##ing",
+    "super",
+    "##c",
+    "1",
+    "##2",
+    "!",
+    "你",
+]
 
 
 def encoder(pieces: list[str], dim: int, max_tokens: int, n_slots: int | None = None) -> bytes:
@@ -38,7 +52,9 @@ def encoder(pieces: list[str], dim: int, max_tokens: int, n_slots: int | None = 
         fit_s=0.05,
     )
     rows = rng.standard_normal((len(pieces) - len(SPECIAL), dim)).astype(np.float32)
-    return pack_static_encoder("fuzz-1", header, Vocab.from_text("\n".join(pieces), n_slots), rows, "fuzz")
+    return pack_static_encoder(
+        "fuzz-1", header, Vocab.from_text("\n".join(pieces), n_slots), rows, "fuzz"
+    )
 
 
 def corpus() -> dict[str, bytes]:
@@ -56,6 +72,7 @@ def corpus() -> dict[str, bytes]:
 
 
 def main() -> int:
+    """Write the files, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check

@@ -30,16 +30,27 @@ REQUESTS = (
 
 def fill(conn: Any) -> None:
     """A row in every table that the registry did not fill."""
-    conn.execute("INSERT INTO tinydancer.policy (name, cost_weight, quality_weight) VALUES ('mine', 1, 2)")
+    conn.execute(
+        "INSERT INTO tinydancer.policy (name, cost_weight, quality_weight) VALUES ('mine', 1, 2)"
+    )
     conn.execute("UPDATE tinydancer.policy SET cost_weight = 0.9 WHERE name = 'balanced'")
     conn.execute("INSERT INTO tinydancer.route (name, target_agent) VALUES ('r', 'x')")
-    conn.execute("INSERT INTO tinydancer.route_utterance (route_name, position, utterance) VALUES ('r', 1, 'hi')")
+    conn.execute(
+        "INSERT INTO tinydancer.route_utterance (route_name, position, utterance) "
+        "VALUES ('r', 1, 'hi')"
+    )
     conn.execute(
         "INSERT INTO tinydancer.decision (request, agent_name, decided_at) "
-        "SELECT 'q' || i, 'a', '2026-01-15'::timestamptz + i * interval '1 day' FROM generate_series(1, 60) i"
+        "SELECT 'q' || i, 'a', '2026-01-15'::timestamptz + i * interval '1 day' "
+        "FROM generate_series(1, 60) i"
     )
-    conn.execute("INSERT INTO tinydancer.usage (agent_name, cost_usd, success) VALUES ('a', 0.25, true)")
-    conn.execute("INSERT INTO tinydancer.budget (scope, name, period, limit_usd) VALUES ('agent', 'a', 'day', 5)")
+    conn.execute(
+        "INSERT INTO tinydancer.usage (agent_name, cost_usd, success) VALUES ('a', 0.25, true)"
+    )
+    conn.execute(
+        "INSERT INTO tinydancer.budget (scope, name, period, limit_usd) "
+        "VALUES ('agent', 'a', 'day', 5)"
+    )
     conn.execute(
         "INSERT INTO tinydancer.model (kind, version, encoder, bytes, checksum) "
         "VALUES ('quality', 1, 'static-1', 'x', 'y')"
@@ -48,14 +59,17 @@ def fill(conn: Any) -> None:
 
 def contents(conn: Any) -> dict[str, list[str]]:
     return {
-        table: [row[0] for row in conn.execute(f"SELECT t::text FROM tinydancer.{table} t ORDER BY 1")]
+        table: [
+            row[0] for row in conn.execute(f"SELECT t::text FROM tinydancer.{table} t ORDER BY 1")
+        ]
         for table in TABLES
     }
 
 
 def decisions(conn: Any) -> list[Any]:
     return conn.execute(
-        "SELECT q, r.* FROM unnest(%s::text[]) q, LATERAL ruvector_explain_route(q) r ORDER BY q, r.agent_name",
+        "SELECT q, r.* FROM unnest(%s::text[]) q, LATERAL ruvector_explain_route(q) r "
+        "ORDER BY q, r.agent_name",
         (list(REQUESTS),),
     ).fetchall()
 
@@ -92,7 +106,9 @@ def test_dump_and_restore_keep_every_row_and_every_decision(registry: Any, db: A
             ).fetchone()[0]
             assert new == last + 1
             # A registration after the restore works on the restored rows.
-            conn.execute("SELECT ruvector_register_agent('late', 'api', description := 'translate')")
+            conn.execute(
+                "SELECT ruvector_register_agent('late', 'api', description := 'translate')"
+            )
     finally:
         registry.execute(f"DROP DATABASE IF EXISTS {copy} WITH (FORCE)")
 

@@ -78,7 +78,8 @@ def routing(conn: Any, folder: Path) -> Any:
     """A session that routes with the encoder in ``folder``."""
     conn.execute(f"SET tinydancer.encoder_dir = '{folder}'")
     conn.execute(
-        "SELECT ruvector_register_agent('a', 'api', description := 'translate texts', cost_per_call := 0)"
+        "SELECT ruvector_register_agent('a', 'api', description := 'translate texts', "
+        "cost_per_call := 0)"
     )
     assert conn.execute(ROUTE).fetchone() == ("a",)
     return conn
@@ -93,11 +94,17 @@ def replace(folder: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_file_gives_error_and_server_stays_up(routing: Any, folder: Path, damage: str) -> None:
+def test_damaged_file_gives_error_and_server_stays_up(
+    routing: Any, folder: Path, damage: str
+) -> None:
     change, sqlstate, sentence = DAMAGES[damage]
     pid = routing.info.backend_pid
     replace(folder, change(SHIPPED.read_bytes()))
-    for statement in (ROUTE, "SELECT ruvector_embed('x')", "SELECT ruvector_embed('x', 'static-1')"):
+    for statement in (
+        ROUTE,
+        "SELECT ruvector_embed('x')",
+        "SELECT ruvector_embed('x', 'static-1')",
+    ):
         with pytest.raises(psycopg.Error) as caught:
             routing.execute(statement)
         diag = caught.value.diag
@@ -154,7 +161,8 @@ def test_cursor_keeps_the_old_mapping_when_the_file_is_replaced(routing: Any, fo
     with routing.transaction(), routing.cursor(name="c") as cursor:
         cursor.itersize = 1
         cursor.execute(
-            "SELECT r.agent_name FROM generate_series(1, 50) i, LATERAL ruvector_route('translate ' || i) r"
+            "SELECT r.agent_name FROM generate_series(1, 50) i, "
+            "LATERAL ruvector_route('translate ' || i) r"
         )
         rows = [cursor.fetchone()]
         replace(folder, b"no longer an encoder")

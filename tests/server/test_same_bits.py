@@ -21,7 +21,8 @@ DEMO = ROOT / "python" / "tinydancer" / "demo"
 OBJECTIVES = ("balanced", "cost", "latency", "quality", "quality_per_dollar")
 EXPLAINED = (
     "agent_name, rank, eligible, rejected_by, score, similarity, closest_phrase, fit, quality, "
-    "expected_quality, estimated_cost, cost_utility, estimated_latency_ms, latency_utility, reasoning"
+    "expected_quality, estimated_cost, cost_utility, estimated_latency_ms, latency_utility, "
+    "reasoning"
 )
 
 
@@ -31,7 +32,16 @@ def texts() -> Iterator[str]:
     log = (DEMO / "request_log.jsonl").read_text().splitlines()
     bodies = [json.loads(line)["body"] for line in log]
     words = " ".join(bodies).split()
-    odd = ["naïve café", "東京の天気", "Привет, мир", "🎉 party", "a\u0301\u0327b", "ﬁne ｗｉｄｅ", "x" * 300, "1,234.56 €"]
+    odd = [
+        "naïve café",
+        "東京の天気",
+        "Привет, мир",
+        "🎉 party",
+        "a\u0301\u0327b",
+        "ﬁne ｗｉｄｅ",
+        "x" * 300,
+        "1,234.56 €",
+    ]
     yield from bodies
     yield from odd
     for _ in range(1000):
@@ -46,7 +56,8 @@ def thousand() -> list[str]:
 
 def test_embeddings_have_the_same_bits(conn: Any, thousand: list[str]) -> None:
     rows = conn.execute(
-        "SELECT ruvector_embed(t) FROM unnest(%s::text[]) WITH ORDINALITY AS u (t, n) ORDER BY n", (thousand,)
+        "SELECT ruvector_embed(t) FROM unnest(%s::text[]) WITH ORDINALITY AS u (t, n) ORDER BY n",
+        (thousand,),
     ).fetchall()
     in_sql = np.array([row[0] for row in rows], dtype=np.float32)
     offline = Encoder.load("static").embed(thousand)
@@ -54,11 +65,13 @@ def test_embeddings_have_the_same_bits(conn: Any, thousand: list[str]) -> None:
 
 
 @pytest.mark.parametrize("optimize_for", OBJECTIVES)
-def test_decisions_have_the_same_bits(registry: Any, thousand: list[str], optimize_for: str) -> None:
+def test_decisions_have_the_same_bits(
+    registry: Any, thousand: list[str], optimize_for: str
+) -> None:
     router = Router.from_json(DEMO / "agents.json")
     rows = registry.execute(
-        "SELECT r.agent_name, r.confidence, r.estimated_cost, r.estimated_latency_ms, r.expected_quality, "
-        "r.similarity, r.reasoning FROM unnest(%s::text[]) WITH ORDINALITY AS u (t, n) "
+        "SELECT r.agent_name, r.confidence, r.estimated_cost, r.estimated_latency_ms, "
+        "r.expected_quality, r.similarity, r.reasoning FROM unnest(%s::text[]) WITH ORDINALITY AS u (t, n) "
         "LEFT JOIN route_results r ON r.request = u.t AND r.optimize_for = %s ORDER BY n",
         (thousand, optimize_for),
     ).fetchall()

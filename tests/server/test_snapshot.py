@@ -150,7 +150,9 @@ def test_repeatable_read_that_reads_the_registry_late_sees_its_own_snapshot(sess
 def test_cursor_sees_one_registry_from_first_row_to_last(session: Any) -> None:
     writer, reader = session(), session(autocommit=False)
     register(writer, "a")
-    reader.execute("CREATE TEMP TABLE log AS SELECT %s || i AS body FROM generate_series(1, 50) i", (REQUEST,))
+    reader.execute(
+        "CREATE TEMP TABLE log AS SELECT %s || i AS body FROM generate_series(1, 50) i", (REQUEST,)
+    )
     reader.execute("SET LOCAL cursor_tuple_fraction = 1")
     for source in (
         "FROM log JOIN route_results r ON r.request = log.body",
@@ -207,8 +209,8 @@ def test_policy_change_is_seen_by_other_sessions(session: Any) -> None:
     writer, reader = session(), session()
     for name, cost, quality in (("cheap", 0.0, 0.5), ("good", 0.5, 1.0)):
         writer.execute(
-            "SELECT ruvector_register_agent(name := %s, agent_type := 'api', description := 'translate', "
-            "cost_per_call := %s, avg_latency_ms := 10, quality_score := %s)",
+            "SELECT ruvector_register_agent(name := %s, agent_type := 'api', "
+            "description := 'translate', cost_per_call := %s, avg_latency_ms := 10, quality_score := %s)",
             (name, cost, quality),
         )
     query = "SELECT agent_name FROM ruvector_route(%s, optimize_for := 'mine')"
@@ -216,7 +218,9 @@ def test_policy_change_is_seen_by_other_sessions(session: Any) -> None:
         reader.execute(query, (REQUEST,))
     writer.execute("INSERT INTO tinydancer.policy (name, cost_weight) VALUES ('mine', 1)")
     assert reader.execute(query, (REQUEST,)).fetchone() == ("cheap",)
-    writer.execute("UPDATE tinydancer.policy SET cost_weight = 0, quality_weight = 1 WHERE name = 'mine'")
+    writer.execute(
+        "UPDATE tinydancer.policy SET cost_weight = 0, quality_weight = 1 WHERE name = 'mine'"
+    )
     assert reader.execute(query, (REQUEST,)).fetchone() == ("good",)
 
 
@@ -239,12 +243,14 @@ def test_parallel_workers_see_the_leaders_registry(session: Any) -> None:
     register(conn, "a")
     register(conn, "b", "write code")
     conn.execute(
-        "CREATE TABLE log AS SELECT i AS id, CASE i % 2 WHEN 0 THEN 'translate line ' ELSE 'debug module ' END || i AS body "
+        "CREATE TABLE log AS SELECT i AS id, "
+        "CASE i % 2 WHEN 0 THEN 'translate line ' ELSE 'debug module ' END || i AS body "
         "FROM generate_series(1, 20000) i"
     )
     conn.execute("ANALYZE log")
     query = (
-        "SELECT r.agent_name, count(*) FROM log JOIN route_results r ON r.request = log.body GROUP BY 1 ORDER BY 1"
+        "SELECT r.agent_name, count(*) FROM log JOIN route_results r ON r.request = log.body "
+        "GROUP BY 1 ORDER BY 1"
     )
     serial = conn.execute(query).fetchall()
     for setting in (

@@ -25,6 +25,8 @@ FROM route_results r, ruvector_route('debug my python program') f WHERE r.reques
 -- Input columns echo what was used; others are NULL.
 SELECT request, optimize_for, required_capabilities, max_cost, max_latency_ms, min_quality, excluded_agents, budget_remaining, pool
 FROM route_results WHERE request = 'debug my python program' AND max_cost = 0.5 AND optimize_for = 'quality' AND required_capabilities = ARRAY['debugging'] AND min_quality = 0.5;
+SELECT optimize_for, max_cost FROM route_results WHERE request = 'debug my python program';
+SELECT optimize_for, agent_name FROM route_results WHERE request = 'debug my python program' AND optimize_for IS NULL;
 -- Clauses on outputs are filters.
 SELECT agent_name FROM route_results WHERE request = 'debug my python program' AND agent_name = 'translator';
 -- Every limit.
