@@ -6,6 +6,7 @@ installs the checkers; a test whose checker is absent is skipped and says so.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,15 @@ def check(tool: str, *arguments: str) -> None:
         if found is None:
             pytest.skip(f"{tool} is not installed (make dev)")
         program = Path(found)
-    done = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True)
+    # cython-lint runs pycodestyle, which lies beside it.
+    path = f"{program.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode != 0:
         said = (done.stdout + done.stderr).splitlines()
         more = [f"... and {len(said) - 60} lines more"] if len(said) > 60 else []

@@ -38,18 +38,18 @@ extern "C"
 typedef enum td_status
 {
 	TD_OK = 0,
-	TD_ERR_BUFFER,     /* a lent buffer is smaller than its _size function says */
-	TD_ERR_SHAPE,      /* dimensions that contradict each other */
-	TD_ERR_DIMENSION,  /* a vector of another length than the encoder or model expects */
-	TD_ERR_NONFINITE,  /* a NaN or an infinity in a vector or a weight */
-	TD_ERR_EMPTY,      /* a text without anything to encode */
-	TD_ERR_UTF8,       /* a text that is not valid UTF-8 */
-	TD_ERR_NOT_FILE,   /* bytes that do not start like one of our files */
-	TD_ERR_VERSION,    /* a file of another format version, or for another byte order */
-	TD_ERR_TRUNCATED,  /* a file shorter or longer than it says */
-	TD_ERR_CHECKSUM,   /* a file whose bytes were changed */
-	TD_ERR_CORRUPT,    /* a file with an impossible offset, size or value */
-	TD_ERR_KIND        /* a file of another kind than the caller wanted */
+	TD_ERR_BUFFER,	  /* a lent buffer is smaller than its _size function says */
+	TD_ERR_SHAPE,	  /* dimensions that contradict each other */
+	TD_ERR_DIMENSION, /* a vector of another length than the encoder or model expects */
+	TD_ERR_NONFINITE, /* a NaN or an infinity in a vector or a weight */
+	TD_ERR_EMPTY,	  /* a text without anything to encode */
+	TD_ERR_UTF8,	  /* a text that is not valid UTF-8 */
+	TD_ERR_NOT_FILE,  /* bytes that do not start like one of our files */
+	TD_ERR_VERSION,	  /* a file of another format version, or for another byte order */
+	TD_ERR_TRUNCATED, /* a file shorter or longer than it says */
+	TD_ERR_CHECKSUM,  /* a file whose bytes were changed */
+	TD_ERR_CORRUPT,	  /* a file with an impossible offset, size or value */
+	TD_ERR_KIND		  /* a file of another kind than the caller wanted */
 } td_status;
 
 /*
@@ -186,12 +186,12 @@ td_status td_file_section(const td_file *file, const char *name, td_element elem
 
 /* ---------------------------------------------------------------- in td_text.c: word pieces */
 
-#define TD_TEXT_LOWERCASE 1u     /* lower-case */
+#define TD_TEXT_LOWERCASE 1u	 /* lower-case */
 #define TD_TEXT_STRIP_ACCENTS 2u /* NFD, drop category Mn */
-#define TD_TEXT_SPLIT_CJK 4u     /* spaces around CJK ideographs */
-#define TD_TEXT_CLEAN 8u         /* drop control characters, all white space to blanks */
+#define TD_TEXT_SPLIT_CJK 4u	 /* spaces around CJK ideographs */
+#define TD_TEXT_CLEAN 8u		 /* drop control characters, all white space to blanks */
 
-#define TD_VOCAB_MAX 65534u       /* pieces; ids are stored as uint16 */
+#define TD_VOCAB_MAX 65534u /* pieces; ids are stored as uint16 */
 #define TD_VOCAB_EMPTY_SLOT 65535u
 
 /*
@@ -202,10 +202,10 @@ td_status td_file_section(const td_file *file, const char *name, td_element elem
  */
 typedef struct td_vocab
 {
-	uint32_t size;           /* pieces */
-	uint32_t n_slots;        /* of index, more than size */
+	uint32_t size;			 /* pieces */
+	uint32_t n_slots;		 /* of index, more than size */
 	uint32_t max_piece_size; /* bytes of the longest piece */
-	uint32_t flags;          /* TD_TEXT_... */
+	uint32_t flags;			 /* TD_TEXT_... */
 	uint32_t unk_id;
 	uint32_t cls_id;
 	uint32_t sep_id;
@@ -214,12 +214,12 @@ typedef struct td_vocab
 	const uint8_t *text;
 	const uint32_t *base;
 	const uint16_t *offset; /* [size + 1] */
-	const uint16_t *index;  /* [n_slots] */
+	const uint16_t *index;	/* [n_slots] */
 } td_vocab;
 
 typedef struct td_token_count
 {
-	size_t n_total;   /* word pieces of the whole text, without [CLS] and [SEP] */
+	size_t n_total;	  /* word pieces of the whole text, without [CLS] and [SEP] */
 	size_t n_stored;  /* of those, how many were written */
 	size_t n_unknown; /* of the stored, how many are [UNK] */
 } td_token_count;
@@ -255,10 +255,10 @@ td_status td_text_fold(const char *text, size_t len, char *out, size_t capacity,
 /*
  * A checked view on an encoder file.  Sections of every encoder:
  *
- *   "encoder"       u32[16]: dim, max_tokens, vocab size, first_row, vocab flags, unk, cls, sep, pad
- *                   and mask id, bits of float mu, bits of float s, four zeros
- *   "vocab.text"    u8, "vocab.base" u32, "vocab.offset" u16, "vocab.index" u16: see td_vocab
- *   "about"         u8: provenance and licence, UTF-8, for people
+ *   "encoder"       u32[16]: dim, max_tokens, vocab size, first_row, vocab flags, unk, cls, sep,
+ * pad and mask id, bits of float mu, bits of float s, four zeros "vocab.text"    u8, "vocab.base"
+ * u32, "vocab.offset" u16, "vocab.index" u16: see td_vocab "about"         u8: provenance and
+ * licence, UTF-8, for people
  *
  * A static encoder has, for pieces first_row .. vocab size - 1 (lower ids, [UNK] and the special
  * tokens have no row and weigh nothing):
@@ -292,8 +292,8 @@ td_status td_encoder_open(const void *bytes, size_t size, td_encoder *encoder);
 typedef struct td_embed_info
 {
 	size_t n_tokens; /* word pieces of the whole text */
-	size_t n_used;   /* of those, how many the encoder read: at most its max_tokens */
-	size_t n_known;  /* of the used, how many carry a vector */
+	size_t n_used;	 /* of those, how many the encoder read: at most its max_tokens */
+	size_t n_known;	 /* of the used, how many carry a vector */
 } td_embed_info;
 
 /*
@@ -333,15 +333,15 @@ typedef enum td_weights
 /* One matrix, row-major [n_out][n_in]: float values, or int8 values with one scale per row. */
 typedef struct td_matrix
 {
-	const float *f32;    /* TD_WEIGHTS_F32 */
-	const int8_t *i8;    /* TD_WEIGHTS_I8 */
+	const float *f32;	 /* TD_WEIGHTS_F32 */
+	const int8_t *i8;	 /* TD_WEIGHTS_I8 */
 	const float *scales; /* [n_out], TD_WEIGHTS_I8 */
 } td_matrix;
 
 /* A product W = left * right, or a full matrix in right alone when the rank is 0. */
 typedef struct td_factored
 {
-	td_matrix left;  /* [n_hidden][rank], unused when rank is 0 */
+	td_matrix left;	 /* [n_hidden][rank], unused when rank is 0 */
 	td_matrix right; /* [rank][n_in], or [n_hidden][n_in] when rank is 0 */
 } td_factored;
 
@@ -351,9 +351,9 @@ typedef struct td_fastgrnn
 	uint32_t n_hidden;
 	uint32_t rank_w; /* 0: full */
 	uint32_t rank_u;
-	uint32_t tied; /* 1: w and u serve the candidate too, w_h and u_h are not read */
+	uint32_t tied;	  /* 1: w and u serve the candidate too, w_h and u_h are not read */
 	uint32_t weights; /* td_weights */
-	td_factored w;    /* gate; with tied also candidate */
+	td_factored w;	  /* gate; with tied also candidate */
 	td_factored u;
 	td_factored w_h; /* candidate */
 	td_factored u_h;
@@ -398,14 +398,14 @@ td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, siz
 /* An absent figure (SQL NULL) is NaN. */
 typedef struct td_agent
 {
-	double cost_per_1k_tokens;        /* USD */
+	double cost_per_1k_tokens;		  /* USD */
 	double cost_per_1k_output_tokens; /* USD; absent: cost_per_1k_tokens */
-	double cost_per_call;             /* USD */
-	double cost_per_second;           /* USD per second of avg_latency_ms */
-	double expected_output_tokens;    /* never absent */
-	double avg_latency_ms;            /* ms; absent: unknown */
-	double quality_score;             /* [0, 1], never absent */
-	double success_rate;              /* [0, 1], never absent */
+	double cost_per_call;			  /* USD */
+	double cost_per_second;			  /* USD per second of avg_latency_ms */
+	double expected_output_tokens;	  /* never absent */
+	double avg_latency_ms;			  /* ms; absent: unknown */
+	double quality_score;			  /* [0, 1], never absent */
+	double success_rate;			  /* [0, 1], never absent */
 	uint32_t first_phrase;
 	uint32_t n_phrases;
 	uint32_t first_capability;
@@ -421,8 +421,8 @@ typedef struct td_registry
 	uint32_t n_phrases;
 	uint32_t dim;
 	const td_agent *agents;
-	const int8_t *phrase_rows;    /* [n_phrases][dim], td_vec_quantise() of unit vectors */
-	const float *phrase_scales;   /* [n_phrases] */
+	const int8_t *phrase_rows;	  /* [n_phrases][dim], td_vec_quantise() of unit vectors */
+	const float *phrase_scales;	  /* [n_phrases] */
 	const uint32_t *capabilities; /* ids, sorted within each agent */
 } td_registry;
 
@@ -433,25 +433,25 @@ typedef struct td_policy
 	double latency_weight;
 	double quality_weight;
 	double fit_weight;
-	double cost_scale;    /* USD at which cost_utility is 0.5, > 0 */
+	double cost_scale;	  /* USD at which cost_utility is 0.5, > 0 */
 	double latency_scale; /* ms at which latency_utility is 0.5, > 0 */
 	uint32_t per_dollar;
 } td_policy;
 
 typedef struct td_request
 {
-	const float *embedding;   /* [dim], unit length or zero */
-	double input_tokens;      /* word pieces of the untruncated text, 0 without text */
+	const float *embedding;	  /* [dim], unit length or zero */
+	double input_tokens;	  /* word pieces of the untruncated text, 0 without text */
 	const uint32_t *required; /* capability ids; TD_NONE: one that no agent has */
 	size_t n_required;
 	const uint32_t *excluded; /* agent numbers */
 	size_t n_excluded;
 	uint32_t has_pool; /* 1: only agents of this pool */
 	uint32_t pool;
-	double max_cost;             /* USD for this request; INFINITY: no limit */
-	double budget_remaining;     /* USD; INFINITY: no limit */
-	double max_latency_ms;       /* INFINITY: no limit */
-	double min_quality;          /* -INFINITY: no limit */
+	double max_cost;			 /* USD for this request; INFINITY: no limit */
+	double budget_remaining;	 /* USD; INFINITY: no limit */
+	double max_latency_ms;		 /* INFINITY: no limit */
+	double min_quality;			 /* -INFINITY: no limit */
 	double min_expected_quality; /* -INFINITY: no limit */
 } td_request;
 
@@ -477,14 +477,14 @@ const char *td_limit_name(unsigned i);
 typedef struct td_candidate
 {
 	uint32_t agent;
-	uint32_t phrase;      /* the closest phrase, TD_NONE when the agent has none */
+	uint32_t phrase;	  /* the closest phrase, TD_NONE when the agent has none */
 	uint32_t rejected_by; /* td_limit bits, 0: eligible */
-	uint32_t missing;     /* required capabilities it lacks */
-	float similarity;     /* 0 when the agent has no phrase */
+	uint32_t missing;	  /* required capabilities it lacks */
+	float similarity;	  /* 0 when the agent has no phrase */
 	double fit;
 	double quality; /* quality_score * success_rate */
 	double expected_quality;
-	double cost;    /* estimated USD, NaN: unknown */
+	double cost;	/* estimated USD, NaN: unknown */
 	double latency; /* ms, NaN: unknown */
 	double cost_utility;
 	double latency_utility;
@@ -502,8 +502,8 @@ typedef struct td_candidate
  * out      [registry->n_agents], in agent order
  * scratch  td_score_scratch_size(registry) bytes, aligned to 64
  *
- * Returns TD_ERR_NONFINITE for an embedding with NaN, TD_ERR_SHAPE for scales that are not positive.
- * Cost O(n_phrases * dim).
+ * Returns TD_ERR_NONFINITE for an embedding with NaN, TD_ERR_SHAPE for scales that are not
+ * positive. Cost O(n_phrases * dim).
  */
 size_t td_score_scratch_size(const td_registry *registry);
 td_status td_score_agents(const td_registry *registry, double mu, double s, const td_policy *policy,
@@ -518,8 +518,8 @@ td_status td_score_agents(const td_registry *registry, double mu, double s, cons
 uint32_t td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_eligible);
 
 /*
- * Order all candidates: order[n] out, eligible ones as td_score_best() ranks them, then the rejected
- * ones by score.  O(n log n), in place.
+ * Order all candidates: order[n] out, eligible ones as td_score_best() ranks them, then the
+ * rejected ones by score.  O(n log n), in place.
  */
 void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order);
 
@@ -540,7 +540,8 @@ void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order);
 size_t td_reason(const td_candidate *candidate, const td_agent *agent, const td_request *request,
 				 const char *phrase, size_t phrase_len, const char *objective, uint32_t rank,
 				 uint32_t n_eligible, const td_embed_info *info, char *out, size_t capacity);
-#define TD_REASON_SIZE 1024 /* bytes that hold every sentence with a phrase cut to 80 characters */
+#define TD_REASON_SIZE 1024 /* bytes that hold every sentence with a phrase cut to 80 characters   \
+							 */
 
 #ifdef __cplusplus
 }

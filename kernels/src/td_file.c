@@ -74,8 +74,7 @@ id_is_valid(const uint8_t *id)
 	{
 		uint8_t c = id[len];
 
-		if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-			  c == '-'))
+		if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-'))
 			return 0;
 		len++;
 	}

@@ -71,7 +71,8 @@ def test_decisions_have_the_same_bits(
     router = Router.from_json(DEMO / "agents.json")
     rows = registry.execute(
         "SELECT r.agent_name, r.confidence, r.estimated_cost, r.estimated_latency_ms, "
-        "r.expected_quality, r.similarity, r.reasoning FROM unnest(%s::text[]) WITH ORDINALITY AS u (t, n) "
+        "r.expected_quality, r.similarity, r.reasoning "
+        "FROM unnest(%s::text[]) WITH ORDINALITY AS u (t, n) "
         "LEFT JOIN route_results r ON r.request = u.t AND r.optimize_for = %s ORDER BY n",
         (thousand, optimize_for),
     ).fetchall()

@@ -210,7 +210,8 @@ def test_policy_change_is_seen_by_other_sessions(session: Any) -> None:
     for name, cost, quality in (("cheap", 0.0, 0.5), ("good", 0.5, 1.0)):
         writer.execute(
             "SELECT ruvector_register_agent(name := %s, agent_type := 'api', "
-            "description := 'translate', cost_per_call := %s, avg_latency_ms := 10, quality_score := %s)",
+            "description := 'translate', cost_per_call := %s, avg_latency_ms := 10, "
+            "quality_score := %s)",
             (name, cost, quality),
         )
     query = "SELECT agent_name FROM ruvector_route(%s, optimize_for := 'mine')"
