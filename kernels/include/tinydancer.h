@@ -540,8 +540,9 @@ void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order);
 size_t td_reason(const td_candidate *candidate, const td_agent *agent, const td_request *request,
 				 const char *phrase, size_t phrase_len, const char *objective, uint32_t rank,
 				 uint32_t n_eligible, const td_embed_info *info, char *out, size_t capacity);
-#define TD_REASON_SIZE 1024 /* bytes that hold every sentence with a phrase cut to 80 characters   \
-							 */
+#define TD_REASON_SIZE                                                                             \
+	1024 /* bytes that hold every sentence with a phrase cut to 80 characters                      \
+		  */
 
 #ifdef __cplusplus
 }
