@@ -36,6 +36,9 @@
 /* One decision takes about as long as a few hundred calls of a cheap function. */
 #define DECISION_OPERATORS 500.0
 
+/* Requests in an array, which the planner cannot count before it runs. */
+#define ARRAY_LENGTH_GUESS 10.0
+
 /* Ways to combine the other sides of several input columns that are worth a path each. */
 #define MAX_PATHS 16
 
@@ -54,13 +57,15 @@ typedef enum TdClauseKind
 	TD_CLAUSE_NONE,
 	TD_CLAUSE_VALUE, /* column = expression */
 	TD_CLAUSE_ARRAY, /* column = ANY (expression) */
-	TD_CLAUSE_NULL	 /* column IS NULL: no limit */
+	TD_CLAUSE_NULL,	 /* column IS NULL: no limit */
+	TD_CLAUSE_SAME	 /* column = other column of this table */
 } TdClauseKind;
 
 typedef struct TdClause
 {
 	TdClauseKind kind;
 	int input;
+	int other;	  /* the other column of TD_CLAUSE_SAME */
 	Expr *source; /* of the column's type, or an array of it */
 } TdClause;
 
@@ -138,7 +143,7 @@ check_collation(Oid collation, int input)
 static TdClause
 match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *clause)
 {
-	TdClause match = {TD_CLAUSE_NONE, -1, NULL};
+	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
 
 	if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
 	{
@@ -153,7 +158,16 @@ match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *cla
 			input = input_of(rel, table, right);
 			other = left;
 		}
-		if (input < 0 || !is_equality(op->opno, input) || !is_outside(root, rel, other))
+		if (input < 0 || !is_equality(op->opno, input))
+			return match;
+		match.other = input_of(rel, table, other);
+		if (match.other >= 0 && tdpg_input_type(match.other) == tdpg_input_type(input))
+		{
+			match.kind = TD_CLAUSE_SAME;
+			match.input = input;
+			return match;
+		}
+		if (!is_outside(root, rel, other))
 			return match;
 		match.source = as_type(other, tdpg_input_type(input));
 		if (match.source == NULL)
@@ -190,6 +204,90 @@ match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *cla
 	return match;
 }
 
+/* Whether a clause alone supplies its input. */
+static bool
+is_supply(const TdClause *match)
+{
+	return match->kind != TD_CLAUSE_NONE && match->kind != TD_CLAUSE_SAME;
+}
+
+/*
+ * The planner turns "a = x AND b = x" into "a = x AND a = b": where one of two equal columns is
+ * supplied, so is the other.  matches[n]; a TD_CLAUSE_SAME that is used becomes a TD_CLAUSE_VALUE
+ * of the column that lacked one.
+ */
+static void
+resolve_equal_columns(TdClause *matches, int n, bool *supplied, Expr **sources)
+{
+	bool changed = true;
+
+	while (changed)
+	{
+		int i;
+
+		changed = false;
+		for (i = 0; i < n; i++)
+		{
+			TdClause *match = &matches[i];
+			int from = match->input;
+			int to = match->other;
+
+			if (match->kind != TD_CLAUSE_SAME || supplied[from] == supplied[to])
+				continue;
+			if (supplied[to])
+			{
+				from = match->other;
+				to = match->input;
+			}
+			/* "IS NULL" and an array are no value that another column could equal. */
+			if (sources[from] == NULL)
+				continue;
+			match->kind = TD_CLAUSE_VALUE;
+			match->input = to;
+			match->source = sources[from];
+			sources[to] = sources[from];
+			supplied[to] = true;
+			changed = true;
+		}
+	}
+}
+
+/*
+ * How each of the clauses supplies an input, in their order; the first clause on a column counts,
+ * further ones get TD_CLAUSE_NONE.  supplied[TD_N_INPUTS] out.
+ */
+static TdClause *
+match_clauses(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, List *clauses,
+			  bool *supplied)
+{
+	TdClause *matches = palloc(sizeof(TdClause) * Max(list_length(clauses), 1));
+	Expr *sources[TD_N_INPUTS] = {0};
+	ListCell *lc;
+
+	memset(supplied, 0, sizeof(bool) * TD_N_INPUTS);
+	foreach (lc, clauses)
+	{
+		Expr *clause = lfirst(lc);
+		TdClause *match = &matches[foreach_current_index(lc)];
+
+		if (IsA(clause, RestrictInfo))
+			clause = ((RestrictInfo *) clause)->clause;
+		*match = match_clause(root, rel, table, clause);
+		if (!is_supply(match))
+			continue;
+		if (supplied[match->input])
+		{
+			match->kind = TD_CLAUSE_NONE;
+			continue;
+		}
+		supplied[match->input] = true;
+		if (match->kind == TD_CLAUSE_VALUE)
+			sources[match->input] = match->source;
+	}
+	resolve_equal_columns(matches, list_length(clauses), supplied, sources);
+	return matches;
+}
+
 static bool
 supplies_request(const bool *supplied)
 {
@@ -200,21 +298,17 @@ void
 tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	TdPlanState *state = palloc0(sizeof(TdPlanState));
-	ListCell *lc;
+	TdClause *matches;
+	int i;
 
 	state->table = tdpg_fdw_table(relid);
 	state->n_requests = 1.0;
 	rel->fdw_private = state;
-	foreach (lc, rel->baserestrictinfo)
+	matches = match_clauses(root, rel, state->table, rel->baserestrictinfo, state->supplied);
+	for (i = 0; i < list_length(rel->baserestrictinfo); i++)
 	{
-		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
-		TdClause match = match_clause(root, rel, state->table, rinfo->clause);
-
-		if (match.kind == TD_CLAUSE_NONE || state->supplied[match.input])
-			continue;
-		state->supplied[match.input] = true;
-		if (match.kind == TD_CLAUSE_ARRAY)
-			state->n_requests = 10.0;
+		if (matches[i].kind == TD_CLAUSE_ARRAY)
+			state->n_requests = ARRAY_LENGTH_GUESS;
 	}
 	rel->tuples = state->n_requests;
 	rel->rows = clamp_row_est(state->n_requests);
@@ -339,21 +433,12 @@ parameters_are_complete(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *s
 						const ParamPathInfo *params)
 {
 	bool supplied[TD_N_INPUTS];
-	ListCell *lc;
+	List *clauses = list_copy(rel->baserestrictinfo);
 	int i;
 
-	memcpy(supplied, state->supplied, sizeof(supplied));
 	if (params != NULL)
-	{
-		foreach (lc, params->ppi_clauses)
-		{
-			TdClause match = match_clause(root, rel, state->table,
-										  lfirst_node(RestrictInfo, lc)->clause);
-
-			if (match.kind != TD_CLAUSE_NONE)
-				supplied[match.input] = true;
-		}
-	}
+		clauses = list_concat(clauses, params->ppi_clauses);
+	(void) match_clauses(root, rel, state->table, clauses, supplied);
 	for (i = 0; i < TD_N_INPUTS; i++)
 	{
 		if (state->joins[i] != NIL && !supplied[i])
@@ -475,7 +560,8 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 				 List *scan_clauses, Plan *outer_plan)
 {
 	TdPlanState *state = rel->fdw_private;
-	bool supplied[TD_N_INPUTS] = {0};
+	bool supplied[TD_N_INPUTS];
+	TdClause *matches;
 	bool can_run = linitial_int(best_path->fdw_private) != 0;
 	List *clauses = extract_actual_clauses(scan_clauses, false);
 	List *local = NIL;
@@ -486,17 +572,17 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 	int array = -1;
 	ListCell *lc;
 
+	matches = match_clauses(root, rel, state->table, clauses, supplied);
 	foreach (lc, clauses)
 	{
 		Expr *clause = lfirst(lc);
-		TdClause match = match_clause(root, rel, state->table, clause);
+		TdClause match = matches[foreach_current_index(lc)];
 
-		if (!can_run || match.kind == TD_CLAUSE_NONE || supplied[match.input])
+		if (!can_run || !is_supply(&match))
 		{
 			local = lappend(local, clause);
 			continue;
 		}
-		supplied[match.input] = true;
 		recheck = lappend(recheck, clause);
 		if (match.kind == TD_CLAUSE_NULL)
 		{

@@ -5,7 +5,7 @@ The weights of all-MiniLM-L6-v2 and unlabelled English (encoder_corpus.py) come 
 goes out.  Distil every piece by itself, train the table so that the normalised sum of a text's rows
 is close to MiniLM's vector of the text, quantise.  docs/encoders.md tells what, why and how good.
 
-    build_static_encoder.py              rebuild the file; needs requirements-encoder.txt, an hour
+    build_static_encoder.py              rebuild it, in half an hour; needs requirements-encoder.txt
     build_static_encoder.py --evaluate   measure the file on the shared data sets
     build_static_encoder.py --check      verify the committed file; needs numpy and tokenizers only
 """
@@ -218,9 +218,11 @@ def teacher_vectors(teacher: Teacher, ids: list[list[int]], cache: Path, name: s
             out[block] = teacher(array)
     out /= np.linalg.norm(out, axis=1, keepdims=True)
     cache.mkdir(parents=True, exist_ok=True)
-    np.save(path, out.astype(np.float16))
+    rounded = out.astype(np.float16)
+    np.save(path, rounded)
     say(f"teacher: {name}, {len(ids):,} texts")
-    return out
+    # What a later run will read back, so that both train on the same numbers.
+    return rounded.astype(np.float32)  # type: ignore[no-any-return]
 
 
 # ------------------------------------------------------------------------------------- student

@@ -3,8 +3,8 @@
 
 An encoder file and the calibration set tools/data/fit_*.jsonl come in: what agents say they are
 good at, and which requests are theirs.  A logistic regression of "this request is for this agent"
-on the greatest cosine to the agent's phrases, both answers weighing the same, gives mu (where fit
-is 0.5) and s.  Called by build_static_encoder.py; by hand after the calibration set has changed.
+on the greatest cosine to the agent's phrases gives mu (where fit is 0.5) and s.  Called by
+build_static_encoder.py; by hand after the calibration set has changed.
 
     fit_constants.py           fit and rewrite the file
     fit_constants.py --check   verify that the file holds what would be fitted
@@ -25,6 +25,9 @@ from build_static_encoder import OUTPUT, ROOT, encoder_file, tokenizer
 
 DATA = ROOT / "tools/data"
 TOLERANCE = 1e-3
+# All mismatches together weigh this many times as much as all matches: a registry holds several
+# agents for each that is right, and a cheap wrong one must not win by its price alone.
+MISMATCH_WEIGHT = 3.0
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 FloatArray = npt.NDArray[np.float64]
@@ -66,7 +69,7 @@ def logistic(x: FloatArray) -> FloatArray:
 
 
 def regress(similarity: FloatArray, match: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """mu and s of the class-balanced logistic regression, by Newton's method.
+    """mu and s of the weighted logistic regression, by Newton's method.
 
     Args:
         similarity: ``(n,)``.
@@ -75,7 +78,7 @@ def regress(similarity: FloatArray, match: npt.NDArray[np.bool_]) -> tuple[float
     Raises:
         ValueError: similarity does not rise with match, so that s would not be positive.
     """
-    weight = np.where(match, 0.5 / match.sum(), 0.5 / (~match).sum())
+    weight = np.where(match, 1 / match.sum(), MISMATCH_WEIGHT / (~match).sum())
     design = np.stack([similarity, np.ones_like(similarity)], axis=1)
     beta = np.zeros(2)
     for _ in range(50):
@@ -100,8 +103,10 @@ def fit(encoder: Any, tokenize: Tokenize) -> tuple[float, float]:
     best = np.where(wanted == -1, -2, similarity).argmax(axis=1)
     right = float(np.take_along_axis(wanted, best[:, None], axis=1).mean())
     print(
-        f"fit mu={mu:.4f} s={s:.4f}: matches median {np.median(match):.3f}, "
-        f"{100 * (match > 0.5).mean():.0f} % above 0.5; mismatches median {np.median(other):.4f}, "
+        f"fit mu={mu:.4f} s={s:.4f}: matches median {np.median(match):.3f} (similarity "
+        f"{np.median(similarity[wanted == 1]):.2f}), "
+        f"{100 * (match > 0.5).mean():.0f} % above 0.5; mismatches median {np.median(other):.4f} "
+        f"({np.median(similarity[wanted == 0]):.2f}), "
         f"{100 * (other < 0.5).mean():.0f} % below 0.5; nearest agent right {100 * right:.0f} % "
         f"of {len(best)} requests"
     )

@@ -60,7 +60,9 @@ def test_embed_of_text_equals_the_oracle(
     kernel: _kernels.Encoder, oracle: ef.StaticEncoder, text: str
 ) -> None:
     want = oracle.embed_ids(kernel.tokenize(text))
-    np.testing.assert_allclose(np.asarray(kernel.embed(text)).ravel(), want, atol=2e-6)
+    # 512 float32 sums one after another round more often than a dozen do.
+    atol = 1e-5 if len(text) > 1000 else 2e-6
+    np.testing.assert_allclose(np.asarray(kernel.embed(text)).ravel(), want, atol=atol)
 
 
 def test_embed_of_random_words_equals_the_oracle(

@@ -1,0 +1,75 @@
+"""UPDATE ... FROM route_results stores the decision of the text that the row has in the end.
+
+In: two sessions, one of which changes a request while the other waits to store its decision.
+Postgres then checks the waiting session's row again (EvalPlanQual) with the new text.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from tinydancer.server import wait_for
+
+UPDATE = (
+    "UPDATE log l SET chosen = r.agent_name, cost = r.max_cost "
+    "FROM route_results r WHERE r.request = l.body AND r.max_cost = l.cap"
+)
+
+
+@pytest.fixture
+def log(conn: Any) -> Any:
+    """Two agents and one request in table ``log``."""
+    for name, description in (("translator", "translate texts"), ("coder", "debug programs")):
+        conn.execute(
+            "SELECT ruvector_register_agent(%s, 'api', description := %s, cost_per_call := 0.01)",
+            (name, description),
+        )
+    conn.execute("CREATE TABLE log (id int, body text, cap float8, chosen text, cost float8)")
+    conn.execute("INSERT INTO log VALUES (1, 'translate this text', 1)")
+    return conn
+
+
+def update_while_other_changes(session: Any, log: Any, change: str) -> None:
+    """Run UPDATE in a session that has to wait for ``change`` of another to commit."""
+    writer, waiting = session(autocommit=False), session()
+    writer.execute(change)
+    done = threading.Thread(target=waiting.execute, args=(UPDATE,))
+    done.start()
+    pid = waiting.info.backend_pid
+    blocked = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    wait_for(lambda: log.execute(blocked, (pid,)).fetchone()[0], what="the lock wait")
+    writer.commit()
+    done.join(30)
+    assert not done.is_alive()
+
+
+def stored(log: Any) -> Any:
+    return log.execute("SELECT chosen, cost FROM log").fetchone()
+
+
+def test_changed_request_stores_the_decision_of_the_new_text(session: Any, log: Any) -> None:
+    update_while_other_changes(session, log, "UPDATE log SET body = 'debug this program'")
+    assert stored(log) == ("coder", 1.0)
+
+
+def test_changed_limit_is_the_limit_that_counts(session: Any, log: Any) -> None:
+    update_while_other_changes(session, log, "UPDATE log SET cap = 0.5")
+    assert stored(log) == ("translator", 0.5)
+
+
+def test_limit_that_now_rejects_every_agent_stores_nothing(session: Any, log: Any) -> None:
+    update_while_other_changes(session, log, "UPDATE log SET cap = 0.001")
+    assert stored(log) == (None, None)
+
+
+def test_request_that_became_null_stores_nothing(session: Any, log: Any) -> None:
+    update_while_other_changes(session, log, "UPDATE log SET body = NULL")
+    assert stored(log) == (None, None)
+
+
+def test_unrelated_change_stores_the_decision(session: Any, log: Any) -> None:
+    update_while_other_changes(session, log, "UPDATE log SET id = 2")
+    assert stored(log) == ("translator", 1.0)
