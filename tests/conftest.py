@@ -38,6 +38,7 @@ SETTINGS: dict[str, object] = {
     "max_connections": 60,
     "shared_buffers": "64MB",
     "log_min_messages": "warning",
+    "jit": "off",  # where it is built in, disabled paths cost enough to compile every query
 }
 
 

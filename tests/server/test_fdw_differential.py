@@ -45,11 +45,13 @@ SETTINGS = (
     "enable_material",
     "enable_seqscan",
 )
+TEXTS = ", ".join(f"'{text}'" for text in REQUESTS)
 SETUP = f"""
 SELECT ruvector_register_agent('translator', 'api', ARRAY['translation'], cost_per_call := 0.0005,
     avg_latency_ms := 150, quality_score := 0.9, description := 'translates texts', pool := 'east');
 SELECT ruvector_register_agent('coder', 'llm', ARRAY['coding'], cost_per_1k_tokens := 0.01,
-    avg_latency_ms := 1500, quality_score := 0.95, description := 'debugs programs', pool := 'west');
+    avg_latency_ms := 1500, quality_score := 0.95, description := 'debugs programs',
+    pool := 'west');
 SELECT ruvector_register_agent('sums', 'tool', ARRAY['arithmetic'], cost_per_call := 0,
     avg_latency_ms := 5, quality_score := 0.6, description := 'calculates', pool := 'east');
 SELECT ruvector_register_agent('anyone', 'human', avg_latency_ms := 60000, quality_score := 0.8,
@@ -64,7 +66,7 @@ CREATE TABLE a AS SELECT id, r.body, r.body::varchar(40) AS vbody, r.body::name 
     CASE id % 2 WHEN 0 THEN ARRAY['translator'] END AS excluded,
     (ARRAY['east', 'west', NULL])[1 + id % 3] AS pool
 FROM generate_series(1, 12) id,
-     LATERAL (SELECT (ARRAY[{", ".join(f"'{text}'" for text in REQUESTS)}, NULL])[1 + id % 6] AS body) r;
+     LATERAL (SELECT (ARRAY[{TEXTS}, NULL])[1 + id % 6] AS body) r;
 CREATE TABLE b AS SELECT * FROM a WHERE id > 4;
 CREATE INDEX ON b (id);
 ANALYZE a, b;
@@ -82,9 +84,9 @@ class Query:
 
 def sources(rng: random.Random, tables: list[str]) -> dict[str, str]:
     """An expression for each input that the query sets; always one for the request."""
-    names = ["request"] + rng.sample(list(INPUTS)[1:], k=rng.choice((0, 0, 1, 1, 2, 3, 4)))
+    others = rng.sample(list(INPUTS)[1:], k=rng.choice((0, 0, 1, 1, 2, 3, 4)))
     chosen = {}
-    for name in names:
+    for name in ["request", *others]:
         literals, columns = INPUTS[name]
         kind = rng.random()
         if kind < 0.25 or not tables:
@@ -131,7 +133,9 @@ OUTPUT = "r.agent_name, round(r.expected_quality::numeric, 9), r.reasoning"
 def one_table(rng: random.Random) -> Query:
     inputs = sources(rng, ["a"])
     kind = rng.choice(("JOIN", "LEFT JOIN"))
-    extra = rng.choice(("", " AND r.agent_name <> 'coder'", " AND r.similarity > 0.2", " AND a.id < 9"))
+    extra = rng.choice(
+        ("", " AND r.agent_name <> 'coder'", " AND r.similarity > 0.2", " AND a.id < 9")
+    )
     return Query(
         f"SELECT a.id, {OUTPUT} FROM a {kind} route_results r ON {conditions(rng, inputs)}{extra}",
         f"SELECT a.id, {OUTPUT} FROM a {kind} {lateral(inputs)} ON true{extra}",
@@ -177,7 +181,8 @@ def existence(rng: random.Random) -> Query:
     return Query(
         f"SELECT a.id FROM a WHERE {negation}EXISTS (SELECT FROM route_results r "
         f"WHERE {conditions(rng, inputs)}{wanted})",
-        f"SELECT a.id FROM a WHERE {negation}EXISTS (SELECT FROM {lateral(inputs)} WHERE true{wanted})",
+        f"SELECT a.id FROM a WHERE {negation}EXISTS "
+        f"(SELECT FROM {lateral(inputs)} WHERE true{wanted})",
     )
 
 
@@ -199,14 +204,16 @@ def list_of_requests(rng: random.Random) -> Query:
 def in_subquery(rng: random.Random) -> Query:
     return Query(
         f"SELECT r.request, {OUTPUT} FROM route_results r WHERE r.request IN (SELECT body FROM a)",
-        f"SELECT q.t, {OUTPUT} FROM (SELECT DISTINCT body FROM a) q (t), {lateral({'request': 'q.t'})}",
+        f"SELECT q.t, {OUTPUT} FROM (SELECT DISTINCT body FROM a) q (t), "
+        f"{lateral({'request': 'q.t'})}",
     )
 
 
 def scalar_subquery(rng: random.Random) -> Query:
     inputs = sources(rng, ["a"])
     return Query(
-        f"SELECT a.id, (SELECT r.agent_name FROM route_results r WHERE {conditions(rng, inputs)}) FROM a",
+        f"SELECT a.id, (SELECT r.agent_name FROM route_results r "
+        f"WHERE {conditions(rng, inputs)}) FROM a",
         f"SELECT a.id, (SELECT r.agent_name FROM {lateral(inputs)}) FROM a",
     )
 
@@ -271,7 +278,9 @@ def test_generated_queries_give_the_rows_of_the_function(
             except psycopg.Error as error:
                 pytest.fail(f"query {number}: {error}\n{query.foreign}\nset off: {query.settings}")
             if found != expected:
-                plan = "\n".join(row[0] for row in conn.execute(f"EXPLAIN (VERBOSE) {query.foreign}"))
+                plan = "\n".join(
+                    row[0] for row in conn.execute(f"EXPLAIN (VERBOSE) {query.foreign}")
+                )
                 pytest.fail(
                     f"query {number}: {query.foreign}\nset off: {query.settings}\n"
                     f"only the foreign table: {sorted(set(found) - set(expected))[:5]}\n"
