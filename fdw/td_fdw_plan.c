@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -140,6 +141,36 @@ check_collation(Oid collation, int input)
 						errhint("Use COLLATE \"C\".")));
 }
 
+static TdClause match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table,
+							 Expr *clause);
+
+/* request = a OR request = b is request = ANY (ARRAY[a, b]): each distinct one is routed once. */
+static TdClause
+match_alternatives(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, BoolExpr *clause)
+{
+	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
+	ArrayExpr *array = makeNode(ArrayExpr);
+	ListCell *lc;
+
+	foreach (lc, clause->args)
+	{
+		TdClause one = match_clause(root, rel, table, lfirst(lc));
+
+		if (one.kind != TD_CLAUSE_VALUE || one.input != TD_IN_REQUEST)
+			return match;
+		array->elements = lappend(array->elements, one.source);
+	}
+	array->array_typeid = TEXTARRAYOID;
+	array->array_collid = DEFAULT_COLLATION_OID;
+	array->element_typeid = TEXTOID;
+	array->multidims = false;
+	array->location = -1;
+	match.kind = TD_CLAUSE_ARRAY;
+	match.input = TD_IN_REQUEST;
+	match.source = (Expr *) array;
+	return match;
+}
+
 static TdClause
 match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *clause)
 {
@@ -192,6 +223,8 @@ match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *cla
 		match.kind = TD_CLAUSE_ARRAY;
 		match.input = input;
 	}
+	else if (is_orclause(clause))
+		return match_alternatives(root, rel, table, (BoolExpr *) clause);
 	else if (IsA(clause, NullTest) && ((NullTest *) clause)->nulltesttype == IS_NULL)
 	{
 		int input = input_of(rel, table, (Node *) ((NullTest *) clause)->arg);

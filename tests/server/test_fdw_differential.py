@@ -201,6 +201,18 @@ def list_of_requests(rng: random.Random) -> Query:
     )
 
 
+def alternatives(rng: random.Random) -> Query:
+    texts = rng.choices(INPUTS["request"][0], k=2)
+    first, second = rng.choice((texts, ["a.body", "b.body"], ["a.body", texts[0]]))
+    return Query(
+        f"SELECT a.id, b.id, {OUTPUT} FROM a JOIN b ON a.id = b.id "
+        f"LEFT JOIN route_results r ON r.request = {first} OR r.request = {second}",
+        f"SELECT a.id, b.id, {OUTPUT} FROM a JOIN b ON a.id = b.id LEFT JOIN LATERAL (SELECT f.* "
+        f"FROM (SELECT DISTINCT unnest(ARRAY[{first}, {second}])) q (t), "
+        "ruvector_route(q.t) f) r ON true",
+    )
+
+
 def in_subquery(rng: random.Random) -> Query:
     return Query(
         f"SELECT r.request, {OUTPUT} FROM route_results r WHERE r.request IN (SELECT body FROM a)",
@@ -241,6 +253,7 @@ SHAPES: tuple[Callable[[random.Random], Query], ...] = (
     constants,
     existence,
     list_of_requests,
+    alternatives,
     in_subquery,
     scalar_subquery,
     routed_twice,

@@ -41,5 +41,10 @@ SELECT agent_name FROM route_results WHERE request = 'hello';
 SELECT agent_name FROM ruvector_route(NULL, embedding := :'vector');
 SELECT agent_name FROM ruvector_route('with a text too', embedding := :'vector');
 SELECT ruvector_register_agent('b', 'api', description := 'more texts');
+-- So does a damaged one.
+COPY (SELECT 'no encoder') TO PROGRAM 'mkdir -p /tmp/tinydancer_regress && cat > /tmp/tinydancer_regress/static-1.tdenc';
+SET tinydancer.encoder_dir = '/tmp/tinydancer_regress';
+SELECT agent_name FROM ruvector_route('hello');
+COPY (SELECT 1) TO PROGRAM 'rm -r /tmp/tinydancer_regress';
 RESET tinydancer.encoder_dir;
 SELECT agent_name FROM ruvector_route('translate this');

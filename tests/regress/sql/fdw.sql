@@ -71,6 +71,11 @@ EXECUTE by_array('{}');
 EXECUTE by_array(NULL);
 RESET plan_cache_mode;
 
+-- OR of requests is their union.
+SELECT request, agent_name FROM route_results WHERE request = 'translate this sentence into french' OR request = 'debug my python program' OR request = 'translate this sentence into french';
+SELECT request, agent_name FROM route_results WHERE request = 'debug my python program' OR request IS NULL;
+SELECT l.id, r.request, r.agent_name FROM request_log l JOIN route_results r ON r.request = l.body OR r.request = l.target ORDER BY 1, 2;
+
 -- Joins.
 SELECT l.id, r.agent_name FROM request_log l JOIN route_results r ON r.request = l.body ORDER BY 1;
 SELECT plan($$ SELECT l.id, r.agent_name FROM request_log l JOIN route_results r ON r.request = l.body $$);
