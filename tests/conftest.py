@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -59,6 +60,9 @@ def _found() -> list[td_server.Installation]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    # A shell's background job starts with SIGINT ignored, and so would what the tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     found = {one.label: one for one in _found()}
     wanted = config.getoption("--pg")
     labels = [label.strip() for label in wanted.split(",")] if wanted else list(found)
