@@ -1,0 +1,66 @@
+/*
+ * td_registry_read.h - the rows of the registry's tables as C structs; used by td_registry_build.c
+ * alone.  Everything is allocated in the current memory context.
+ */
+#ifndef TD_REGISTRY_READ_H
+#define TD_REGISTRY_READ_H
+
+#include "td_registry.h"
+#include "utils/snapshot.h"
+
+/* The rows of tinydancer.setting that a decision depends on. */
+typedef struct TdSettings
+{
+	char *encoder; /* NULL: not pinned yet */
+	uint64 checksum;
+	int dim;
+	double fit_mu;
+	double fit_s;
+} TdSettings;
+
+/* A row of tinydancer.agent. */
+typedef struct TdAgentRow
+{
+	char *name;
+	td_agent figures;
+	TdText description; /* data NULL: none */
+	int n_capabilities;
+	TdText *capabilities;
+	char *pool; /* NULL: none */
+} TdAgentRow;
+
+typedef enum TdPhraseKind
+{
+	TD_KIND_CAPABILITY,
+	TD_KIND_DESCRIPTION,
+	TD_KIND_EXAMPLE,
+	TD_KIND_CALLER,
+	TD_KIND_UNKNOWN
+} TdPhraseKind;
+
+/* A row of tinydancer.agent_phrase. */
+typedef struct TdPhraseRow
+{
+	int agent; /* position among the agents */
+	TdPhraseKind kind;
+	int position;
+	TdText text;
+	const float *vector; /* NULL: of another encoder */
+} TdPhraseRow;
+
+extern void tdpg_read_settings(Snapshot snapshot, TdSettings *settings);
+
+/* Into registry->policies, sorted by name, with the objectives that are no rows. */
+extern void tdpg_read_policies(Snapshot snapshot, TdRegistry *registry);
+
+/* Sorted by name in byte order. */
+extern TdAgentRow *tdpg_read_agents(Snapshot snapshot, int *n_agents);
+
+/*
+ * In the order agent, kind, position; phrases of agents that are not there are left out.  A vector
+ * counts when it was made by the encoder and has dim elements.
+ */
+extern TdPhraseRow *tdpg_read_phrases(Snapshot snapshot, const TdAgentRow *agents, int n_agents,
+									  const char *encoder_id, int dim, int *n_phrases);
+
+#endif /* TD_REGISTRY_READ_H */
