@@ -21,7 +21,7 @@ tdpg_guc_init(void)
 	DefineCustomStringVariable("tinydancer.encoder_dir",
 							   "Directory that holds the encoder files.",
 							   "Empty means the directory tinydancer in the server's share "
-							   "directory.",
+							   "directory, or in the one that was installed with the module.",
 							   &tdpg_encoder_dir, "", PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomRealVariable("tinydancer.cost_scale",
 							 "Cost in USD at which the utility of cost is one half.",

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -39,6 +40,14 @@ struct TdEncoderFile
 };
 
 static TdEncoderFile *mapped = NULL;
+
+/*
+ * Where encoders are looked for while tinydancer.encoder_dir is not set: the server's share folder,
+ * and the share folder beside which this very module was installed, for servers that load it from
+ * a stage of its own.  Nobody who could put a file there could not replace the module as well.
+ */
+static char folders[3][MAXPGPATH];
+static int n_folders = 0;
 
 static const struct
 {
@@ -82,18 +91,56 @@ id_is_valid(const char *id)
 	return len > 0 && len <= TD_FILE_ID_SIZE && id[len] == '\0' && id[0] != '.';
 }
 
+void
+tdpg_model_cache_init(void)
+{
+	char module[MAXPGPATH];
+	char libraries[MAXPGPATH];
+	char share[MAXPGPATH];
+	size_t length;
+	size_t suffix;
+	Dl_info info;
+
+	get_share_path(my_exec_path, share);
+	snprintf(folders[n_folders++], MAXPGPATH, "%s/tinydancer", share);
+	if (dladdr((void *) tdpg_model_cache_init, &info) == 0 || info.dli_fname == NULL)
+		return;
+	strlcpy(module, info.dli_fname, sizeof(module));
+	canonicalize_path(module);
+	get_parent_directory(module);
+
+	/* make install DESTDIR=stage: what lies before the library folder lies before share too. */
+	get_pkglib_path(my_exec_path, libraries);
+	length = strlen(module);
+	suffix = strlen(libraries);
+	if (length > suffix && strcmp(module + length - suffix, libraries) == 0)
+		snprintf(folders[n_folders++], MAXPGPATH, "%.*s%s/tinydancer", (int) (length - suffix),
+				 module, share);
+
+	/* make install datadir=X/share pkglibdir=X/lib. */
+	get_parent_directory(module);
+	snprintf(folders[n_folders++], MAXPGPATH, "%s/share/tinydancer", module);
+}
+
 static void
 encoder_path(const char *id, char *path)
 {
-	char share[MAXPGPATH];
+	struct stat st;
+	int i;
 
 	if (tdpg_encoder_dir != NULL && tdpg_encoder_dir[0] != '\0')
-		snprintf(path, MAXPGPATH, "%s/%s%s", tdpg_encoder_dir, id, SUFFIX);
-	else
 	{
-		get_share_path(my_exec_path, share);
-		snprintf(path, MAXPGPATH, "%s/tinydancer/%s%s", share, id, SUFFIX);
+		snprintf(path, MAXPGPATH, "%s/%s%s", tdpg_encoder_dir, id, SUFFIX);
+		return;
 	}
+	for (i = 0; i < n_folders; i++)
+	{
+		snprintf(path, MAXPGPATH, "%s/%s%s", folders[i], id, SUFFIX);
+		if (stat(path, &st) == 0)
+			return;
+	}
+	/* In nobody's folder: errors name the server's own. */
+	snprintf(path, MAXPGPATH, "%s/%s%s", folders[0], id, SUFFIX);
 }
 
 const char *

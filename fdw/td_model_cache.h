@@ -18,6 +18,9 @@ typedef struct TdEncoderFault
 	char hint[512];
 } TdEncoderFault;
 
+/* Find out where encoder files may lie; once per backend. */
+extern void tdpg_model_cache_init(void);
+
 /* The id that a name such as 'static' stands for; other names are ids. */
 extern const char *tdpg_encoder_id(const char *name);
 

@@ -8,6 +8,7 @@
 
 #include "td_compat.h"
 #include "td_guc.h"
+#include "td_model_cache.h"
 #include "td_registry.h"
 
 TD_MODULE_MAGIC;
@@ -18,5 +19,6 @@ void
 _PG_init(void)
 {
 	tdpg_guc_init();
+	tdpg_model_cache_init();
 	tdpg_registry_init();
 }

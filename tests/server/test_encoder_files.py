@@ -168,3 +168,9 @@ def test_cursor_keeps_the_old_mapping_when_the_file_is_replaced(routing: Any, fo
         replace(folder, b"no longer an encoder")
         rows += cursor.fetchall()
     assert rows == [("a",)] * 50
+
+
+def test_without_a_setting_the_encoder_beside_the_module_is_found(conn: Any) -> None:
+    conn.execute("SET tinydancer.encoder_dir = ''")
+    conn.execute("SELECT ruvector_register_agent('a', 'api', description := 'translate texts')")
+    assert conn.execute(ROUTE).fetchone() == ("a",)
