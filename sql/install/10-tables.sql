@@ -24,7 +24,7 @@ CREATE TABLE tinydancer.agent (
     cost_per_second float8
         CONSTRAINT agent_cost_per_second_check
         CHECK (cost_per_second >= 0 AND cost_per_second < 'Infinity'),
-    expected_output_tokens float8 NOT NULL DEFAULT 0
+    expected_output_tokens float8 NOT NULL  -- see tinydancer.agent_defaults()
         CONSTRAINT agent_expected_output_tokens_check
         CHECK (expected_output_tokens >= 0 AND expected_output_tokens < 'Infinity'),
     avg_latency_ms float8
@@ -50,7 +50,8 @@ COMMENT ON COLUMN tinydancer.agent.cost_per_1k_tokens IS 'USD per 1,000 input to
 COMMENT ON COLUMN tinydancer.agent.cost_per_1k_output_tokens IS 'USD per 1,000 output tokens; NULL: as input';
 COMMENT ON COLUMN tinydancer.agent.cost_per_call IS 'USD per request';
 COMMENT ON COLUMN tinydancer.agent.cost_per_second IS 'USD per second of avg_latency_ms';
-COMMENT ON COLUMN tinydancer.agent.expected_output_tokens IS 'tokens in a typical answer';
+COMMENT ON COLUMN tinydancer.agent.expected_output_tokens IS
+    'tokens in a typical answer; NULL on insert: 300 for an llm, 0 otherwise';
 COMMENT ON COLUMN tinydancer.agent.quality_score IS 'quality of a successful answer, 0 to 1';
 COMMENT ON COLUMN tinydancer.agent.success_rate IS 'share of requests that succeed, 0 to 1';
 COMMENT ON COLUMN tinydancer.agent.pool IS 'label to route within';

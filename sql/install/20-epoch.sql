@@ -47,6 +47,20 @@ CREATE TRIGGER touch BEFORE UPDATE ON tinydancer.agent
 CREATE TRIGGER touch BEFORE UPDATE ON tinydancer.route
     FOR EACH ROW EXECUTE FUNCTION tinydancer.touch();
 
+CREATE FUNCTION tinydancer.agent_defaults() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.expected_output_tokens := coalesce(NEW.expected_output_tokens, CASE NEW.type WHEN 'llm' THEN 300 ELSE 0 END);
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.agent_defaults() IS 'Trigger: the default that depends on the type';
+REVOKE ALL ON FUNCTION tinydancer.agent_defaults() FROM PUBLIC;
+
+CREATE TRIGGER agent_defaults BEFORE INSERT ON tinydancer.agent
+    FOR EACH ROW EXECUTE FUNCTION tinydancer.agent_defaults();
+
 -- A changed built-in would be lost in a dump, or collide with itself in a restore: the change
 -- becomes a row of the user's own, which goes before the built-in.
 CREATE FUNCTION tinydancer.override_builtin_policy() RETURNS trigger

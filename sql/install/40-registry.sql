@@ -196,8 +196,7 @@ BEGIN
     a.cost_per_1k_output_tokens := ruvector_register_agent.cost_per_1k_output_tokens;
     a.cost_per_call := ruvector_register_agent.cost_per_call;
     a.cost_per_second := ruvector_register_agent.cost_per_second;
-    a.expected_output_tokens := coalesce(ruvector_register_agent.expected_output_tokens,
-                                         CASE WHEN a.type = 'llm' THEN 300 ELSE 0 END);
+    a.expected_output_tokens := ruvector_register_agent.expected_output_tokens;
     a.avg_latency_ms := ruvector_register_agent.avg_latency_ms;
     a.p99_latency_ms := ruvector_register_agent.p99_latency_ms;
     a.quality_score := coalesce(ruvector_register_agent.quality_score, 0.5);

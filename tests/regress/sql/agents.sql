@@ -74,6 +74,12 @@ SELECT ruvector_register_agent('x', 'llm', embedding := array_fill('NaN'::real, 
 SELECT ruvector_register_agent('x', 'llm', embedding := array_fill(0.1::real, ARRAY[127]) || NULL::real);
 SELECT ruvector_register_agent('x', 'llm', embedding := array_fill(0.1::real, ARRAY[2, 64]));
 
+-- Rows may be written directly too; what depends on the type is filled in.
+INSERT INTO tinydancer.agent (name, type, description) VALUES ('direct-llm', 'llm', 'answers'), ('direct-api', 'api', 'answers');
+SELECT name, expected_output_tokens, quality_score, success_rate, active FROM tinydancer.agent WHERE name LIKE 'direct%' ORDER BY 1;
+SELECT eligible, round(similarity::numeric, 2) AS similarity FROM ruvector_explain_route('answers') WHERE agent_name LIKE 'direct%';
+DELETE FROM tinydancer.agent WHERE name LIKE 'direct%';
+
 -- None of them left anything behind, and the table itself refuses what the functions refuse.
 SELECT name FROM tinydancer.agent ORDER BY 1;
 \set VERBOSITY sqlstate
