@@ -223,6 +223,20 @@ tdpg_encoder_unpin(TdEncoderFile *file)
 		unmap(file);
 }
 
+/* Checking a file reads all of it, so the last one stays mapped between statements. */
+static void
+keep_mapped(TdEncoderFile *file)
+{
+	static TdEncoderFile *kept = NULL;
+
+	if (kept == file)
+		return;
+	file->pins++;
+	if (kept != NULL)
+		tdpg_encoder_unpin(kept);
+	kept = file;
+}
+
 /* Map, check and list a file that is open; the mapping outlives the descriptor. */
 static TdEncoderFile *
 map_file(const char *id, uint64 checksum, const char *path, int fd, const struct stat *st,
@@ -330,7 +344,10 @@ tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault)
 		fill_fault(fault, ERRCODE_SYSTEM_ERROR, id, path, "could not stat file", strerror(errno));
 	CloseTransientFile(fd);
 	if (file != NULL)
+	{
 		file->pins++;
+		keep_mapped(file);
+	}
 	return file;
 }
 

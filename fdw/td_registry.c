@@ -24,6 +24,7 @@
 #include "td_error.h"
 #include "td_registry.h"
 #include "td_registry_build.h"
+#include "td_registry_read.h"
 
 static TdRegistry *current = NULL;
 static uint64 generation = 1;
@@ -134,31 +135,52 @@ rebuild(void)
 		MemoryContextDelete(old->context);
 }
 
-TdRegistry *
-tdpg_registry_acquire(MemoryContext owner)
+static bool
+is_valid(void)
 {
-	MemoryContextCallback *callback;
+	return current != NULL && current->generation == generation &&
+		   tdpg_encoder_is_current(current->encoder->file, current->encoder->id);
+}
 
-	/* A prepared call in an open READ COMMITTED transaction takes no lock that would do this. */
-	AcceptInvalidationMessages();
-	if (current == NULL || current->generation != generation ||
-		!tdpg_encoder_is_current(current->encoder, current->encoder_id))
-		rebuild();
+/* Keep the current snapshot until the context goes. */
+static void
+pin(MemoryContext owner)
+{
+	MemoryContextCallback *callback = MemoryContextAlloc(owner, sizeof(MemoryContextCallback));
 
-	callback = MemoryContextAlloc(owner, sizeof(MemoryContextCallback));
 	callback->func = unpin;
 	callback->arg = current;
 	current->pins++;
 	MemoryContextRegisterResetCallback(owner, callback);
+}
+
+TdRegistry *
+tdpg_registry_acquire(MemoryContext owner)
+{
+	/* A prepared call in an open READ COMMITTED transaction takes no lock that would do this. */
+	AcceptInvalidationMessages();
+	if (!is_valid())
+		rebuild();
+	pin(owner);
 	return current;
 }
 
-const td_encoder *
-tdpg_registry_encoder(TdRegistry *registry)
+TdActiveEncoder *
+tdpg_registry_encoder(MemoryContext owner)
 {
-	if (registry->encoder == NULL)
-		tdpg_encoder_raise(&registry->fault);
-	return tdpg_encoder_view(registry->encoder);
+	TdSettings settings;
+	Snapshot snapshot;
+
+	AcceptInvalidationMessages();
+	if (is_valid())
+	{
+		pin(owner);
+		return current->encoder;
+	}
+	snapshot = RegisterSnapshot(choose_snapshot());
+	tdpg_read_settings(snapshot, &settings);
+	UnregisterSnapshot(snapshot);
+	return tdpg_active_encoder_open(&settings, owner);
 }
 
 uint32

@@ -7,8 +7,8 @@
 #ifndef TD_REGISTRY_H
 #define TD_REGISTRY_H
 
+#include "td_active_encoder.h"
 #include "td_datum.h"
-#include "td_model_cache.h"
 #include "tinydancer.h"
 
 /* What a row of tinydancer.policy, or a built-in objective, weighs. */
@@ -29,12 +29,7 @@ typedef struct TdRegistry
 	int pins;
 	uint64 generation; /* of the tables, when this was read */
 
-	char *encoder_id;
-	TdEncoderFile *encoder; /* NULL when the file cannot be had: see fault */
-	TdEncoderFault fault;
-	double fit_mu;
-	double fit_s;
-
+	TdActiveEncoder *encoder;
 	td_registry view;
 	char **agent_names; /* [n_agents], database encoding, in byte order */
 	TdText *phrases;    /* [n_phrases], UTF-8 */
@@ -56,8 +51,11 @@ extern void tdpg_registry_init(void);
  */
 extern TdRegistry *tdpg_registry_acquire(MemoryContext owner);
 
-/* The snapshot's encoder; raises its fault when the file cannot be had. */
-extern const td_encoder *tdpg_registry_encoder(TdRegistry *registry);
+/*
+ * The active encoder, pinned until owner is reset or deleted.  Cheaper than a snapshot when the
+ * registry has changed: a thousand registrations must not read the registry a thousand times.
+ */
+extern TdActiveEncoder *tdpg_registry_encoder(MemoryContext owner);
 
 /* The number of an agent by name, or TD_NONE. */
 extern uint32 tdpg_registry_agent(const TdRegistry *registry, const char *name);

@@ -238,46 +238,6 @@ pack_agents(TdRegistry *registry, const TdAgentRow *agents, int n_agents)
 	registry->view.agents = figures;
 }
 
-/* The encoder, or the reason why it cannot be had beside what the settings say of it. */
-static void
-choose_encoder(TdRegistry *registry, const TdSettings *settings)
-{
-	const char *id = settings->encoder != NULL ? settings->encoder : tdpg_encoder_default_id();
-
-	registry->encoder_id = MemoryContextStrdup(registry->context, id);
-	registry->encoder = tdpg_encoder_open(id, settings->checksum, &registry->fault);
-	if (registry->encoder != NULL)
-	{
-		const td_encoder *encoder = tdpg_encoder_view(registry->encoder);
-
-		registry->view.dim = encoder->dim;
-		registry->fit_mu = encoder->fit_mu;
-		registry->fit_s = encoder->fit_s;
-	}
-	else if (settings->dim > 0 && settings->dim <= (int) TD_MAX_DIM && settings->fit_s > 0)
-	{
-		registry->view.dim = settings->dim;
-		registry->fit_mu = settings->fit_mu;
-		registry->fit_s = settings->fit_s;
-	}
-	else
-		/* Nothing is stored yet, so there is nothing to decide from either. */
-		tdpg_encoder_raise(&registry->fault);
-}
-
-/* The pin on the mapping goes with the context, also when a build ends in an error. */
-static void
-release_encoder(void *arg)
-{
-	TdRegistry *registry = arg;
-
-	if (registry->encoder != NULL)
-	{
-		tdpg_encoder_unpin(registry->encoder);
-		registry->encoder = NULL;
-	}
-}
-
 TdRegistry *
 tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 {
@@ -287,7 +247,6 @@ tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 		AllocSetContextCreate(CurrentMemoryContext, "tinydancer registry build",
 							  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext before;
-	MemoryContextCallback *callback;
 	TdRegistry *registry = MemoryContextAllocZero(context, sizeof(TdRegistry));
 	TdSettings settings;
 	TdAgentRow *agents;
@@ -299,17 +258,14 @@ tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 	int i;
 
 	registry->context = context;
-	callback = MemoryContextAlloc(context, sizeof(MemoryContextCallback));
-	callback->func = release_encoder;
-	callback->arg = registry;
-	MemoryContextRegisterResetCallback(context, callback);
 	*epoch = get_relname_relid("epoch", get_namespace_oid("tinydancer", false));
 
 	before = MemoryContextSwitchTo(work);
 	tdpg_read_settings(snapshot, &settings);
-	choose_encoder(registry, &settings);
+	registry->encoder = tdpg_active_encoder_open(&settings, context);
+	registry->view.dim = registry->encoder->dim;
 	agents = tdpg_read_agents(snapshot, &n_agents);
-	stored = tdpg_read_phrases(snapshot, agents, n_agents, registry->encoder_id,
+	stored = tdpg_read_phrases(snapshot, agents, n_agents, registry->encoder->id,
 						  (int) registry->view.dim, &n_stored);
 
 	list.n = 0;
@@ -326,7 +282,7 @@ tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 		agents[i].figures.n_phrases = list.n - agents[i].figures.first_phrase;
 	}
 	pack_phrases(registry, &list,
-				 registry->encoder != NULL ? tdpg_encoder_view(registry->encoder) : NULL);
+				 registry->encoder->file != NULL ? tdpg_encoder_view(registry->encoder->file) : NULL);
 	pack_capabilities(registry, agents, n_agents);
 	pack_agents(registry, agents, n_agents);
 

@@ -8,16 +8,6 @@
 #include "td_registry.h"
 #include "utils/snapshot.h"
 
-/* The rows of tinydancer.setting that a decision depends on. */
-typedef struct TdSettings
-{
-	char *encoder; /* NULL: not pinned yet */
-	uint64 checksum;
-	int dim;
-	double fit_mu;
-	double fit_s;
-} TdSettings;
-
 /* A row of tinydancer.agent. */
 typedef struct TdAgentRow
 {

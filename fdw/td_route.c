@@ -37,9 +37,10 @@ tdpg_router_create(MemoryContext context)
 
 	router->registry = registry;
 	router->embedding = aligned_buffer(context, sizeof(float) * registry->view.dim);
-	if (registry->encoder != NULL)
+	if (registry->encoder->file != NULL)
 	{
-		router->embed_scratch_size = td_embed_scratch_size(tdpg_encoder_view(registry->encoder));
+		router->embed_scratch_size =
+			td_embed_scratch_size(tdpg_encoder_view(registry->encoder->file));
 		router->embed_scratch = aligned_buffer(context, router->embed_scratch_size);
 	}
 	router->score_scratch_size = td_score_scratch_size(&registry->view);
@@ -164,11 +165,11 @@ set_embedding(TdRouter *router, const TdInputs *inputs)
 
 		tdpg_unit_vector(inputs->values[TD_IN_EMBEDDING].value, (int) registry->view.dim,
 						 router->embedding);
-		if (!has(inputs, TD_IN_REQUEST) || registry->encoder == NULL)
+		if (!has(inputs, TD_IN_REQUEST) || registry->encoder->file == NULL)
 			return;
 		text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
-		status = td_text_tokenize(&tdpg_encoder_view(registry->encoder)->vocab, text.data, text.len,
-								  NULL, 0, &count);
+		status = td_text_tokenize(&tdpg_encoder_view(registry->encoder->file)->vocab, text.data,
+								  text.len, NULL, 0, &count);
 		if (status != TD_OK)
 			tdpg_error(status);
 		router->request.input_tokens = (double) count.n_total;
@@ -176,7 +177,7 @@ set_embedding(TdRouter *router, const TdInputs *inputs)
 	}
 
 	text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
-	status = td_embed_text(tdpg_registry_encoder(registry), text.data, text.len, router->embedding,
+	status = td_embed_text(tdpg_active_encoder_view(registry->encoder), text.data, text.len, router->embedding,
 						   &router->info, router->embed_scratch, router->embed_scratch_size);
 	if (status != TD_OK)
 		tdpg_error(status);
@@ -223,8 +224,8 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 	set_excluded(router, inputs);
 	set_embedding(router, inputs);
 
-	status = td_score_agents(&registry->view, registry->fit_mu, registry->fit_s, &policy, request,
-							 router->candidates, router->score_scratch,
+	status = td_score_agents(&registry->view, registry->encoder->fit_mu, registry->encoder->fit_s,
+							 &policy, request, router->candidates, router->score_scratch,
 							 router->score_scratch_size);
 	if (status != TD_OK)
 		tdpg_error(status);

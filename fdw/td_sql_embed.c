@@ -27,15 +27,22 @@ embed_datum(const td_encoder *encoder, Datum value)
 	return tdpg_vector_datum(out, (int) encoder->dim);
 }
 
+/* The active encoder, held until the statement ends. */
+static const td_encoder *
+statement_encoder(FunctionCallInfo fcinfo)
+{
+	if (fcinfo->flinfo->fn_extra == NULL)
+		fcinfo->flinfo->fn_extra = tdpg_registry_encoder(fcinfo->flinfo->fn_mcxt);
+	return tdpg_active_encoder_view(fcinfo->flinfo->fn_extra);
+}
+
 PG_FUNCTION_INFO_V1(ruvector_embed);
 
 /* With the active encoder of the database. */
 Datum
 ruvector_embed(PG_FUNCTION_ARGS)
 {
-	if (fcinfo->flinfo->fn_extra == NULL)
-		fcinfo->flinfo->fn_extra = tdpg_registry_acquire(fcinfo->flinfo->fn_mcxt);
-	return embed_datum(tdpg_registry_encoder(fcinfo->flinfo->fn_extra), PG_GETARG_DATUM(0));
+	return embed_datum(statement_encoder(fcinfo), PG_GETARG_DATUM(0));
 }
 
 static void
@@ -107,8 +114,7 @@ PG_FUNCTION_INFO_V1(tinydancer_embed_phrase);
 Datum
 tinydancer_embed_phrase(PG_FUNCTION_ARGS)
 {
-	TdRegistry *registry = tdpg_registry_acquire(CurrentMemoryContext);
-	const td_encoder *encoder = tdpg_registry_encoder(registry);
+	const td_encoder *encoder = statement_encoder(fcinfo);
 	char *kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	TdText text = tdpg_text(PG_GETARG_DATUM(1));
 	float *out = palloc(sizeof(float) * encoder->dim);
@@ -132,8 +138,7 @@ PG_FUNCTION_INFO_V1(tinydancer_unit_vector);
 Datum
 tinydancer_unit_vector(PG_FUNCTION_ARGS)
 {
-	TdRegistry *registry = tdpg_registry_acquire(CurrentMemoryContext);
-	int dim = (int) registry->view.dim;
+	int dim = tdpg_registry_encoder(CurrentMemoryContext)->dim;
 	float *out = palloc(sizeof(float) * dim);
 
 	tdpg_unit_vector(PG_GETARG_DATUM(0), dim, out);
@@ -146,8 +151,8 @@ PG_FUNCTION_INFO_V1(tinydancer_active_encoder);
 Datum
 tinydancer_active_encoder(PG_FUNCTION_ARGS)
 {
-	TdRegistry *registry = tdpg_registry_acquire(CurrentMemoryContext);
-	const td_encoder *encoder = tdpg_registry_encoder(registry);
+	const td_encoder *encoder =
+		tdpg_active_encoder_view(tdpg_registry_encoder(CurrentMemoryContext));
 	TupleDesc desc;
 	Datum values[5];
 	bool nulls[5] = {0};

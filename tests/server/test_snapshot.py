@@ -265,3 +265,14 @@ def test_parallel_workers_see_the_leaders_registry(session: Any) -> None:
     assert "Gather" in plan, plan
     assert conn.execute(query).fetchall() == serial
     assert routed(conn) == "a"
+
+
+def test_registrations_in_a_row_do_not_read_the_registry(session: Any) -> None:
+    """Each changes the registry, so reading it in each would take quadratic time."""
+    conn = session()
+    before = builds(conn)
+    for i in range(20):
+        register(conn, f"agent {i}")
+    assert builds(conn) == before
+    assert agents(conn) == 20
+    assert builds(conn) == before + 1
