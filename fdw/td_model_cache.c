@@ -368,17 +368,3 @@ tdpg_encoder_view(const TdEncoderFile *file)
 {
 	return &file->view;
 }
-
-void
-tdpg_embed(const td_encoder *encoder, const char *text, size_t len, float *out,
-		   td_embed_info *info)
-{
-	size_t size = td_embed_scratch_size(encoder);
-	char *raw = palloc(size + 64);
-	void *scratch = (void *) TYPEALIGN(64, raw);
-	td_status status = td_embed_text(encoder, text, len, out, info, scratch, size);
-
-	if (status != TD_OK)
-		tdpg_error(status);
-	pfree(raw);
-}

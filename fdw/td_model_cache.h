@@ -42,10 +42,4 @@ extern void tdpg_encoder_unpin(TdEncoderFile *file);
 /* Raise a fault; never returns. */
 extern _Noreturn void tdpg_encoder_raise(const TdEncoderFault *fault);
 
-/*
- * Embed UTF-8 text with an encoder into out[dim]; raises on empty or malformed text.
- */
-extern void tdpg_embed(const td_encoder *encoder, const char *text, size_t len, float *out,
-					   td_embed_info *info);
-
 #endif /* TD_MODEL_CACHE_H */

@@ -28,6 +28,8 @@
 
 static TdRegistry *current = NULL;
 static uint64 generation = 1;
+
+/* How often this backend has read the registry: for tests of what makes it do so. */
 static uint64 builds = 0;
 
 /* The relation whose invalidation counts; InvalidOid until a snapshot has been built. */
@@ -53,12 +55,12 @@ transaction_ended(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
-		case XACT_EVENT_PREPARE:
 			if (bound_to_transaction)
 				generation++;
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE: /* its changes are nobody's until COMMIT PREPARED */
 			if (built_in_transaction)
 				generation++;
 			break;
@@ -276,12 +278,6 @@ tdpg_registry_policy(const TdRegistry *registry, const char *name)
 	return NULL;
 }
 
-uint64
-tdpg_registry_builds(void)
-{
-	return builds;
-}
-
 PG_FUNCTION_INFO_V1(tinydancer_bump_epoch);
 
 /*
@@ -313,5 +309,5 @@ PG_FUNCTION_INFO_V1(tinydancer_registry_builds);
 Datum
 tinydancer_registry_builds(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64((int64) tdpg_registry_builds());
+	PG_RETURN_INT64((int64) builds);
 }

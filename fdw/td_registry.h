@@ -69,7 +69,4 @@ extern uint32 tdpg_registry_pool(const TdRegistry *registry, const char *pool);
 /* The policy of that name; raises the error that lists the known ones. */
 extern const TdPolicy *tdpg_registry_policy(const TdRegistry *registry, const char *name);
 
-/* How often this backend has built a snapshot: for tests of what invalidates it. */
-extern uint64 tdpg_registry_builds(void);
-
 #endif /* TD_REGISTRY_H */

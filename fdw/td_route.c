@@ -112,12 +112,6 @@ set_required(TdRouter *router, const TdInputs *inputs)
 	router->request.n_required = n;
 }
 
-static char *
-server_string(Datum value)
-{
-	return TextDatumGetCString(value);
-}
-
 /* Names that no agent has exclude nobody. */
 static void
 set_excluded(TdRouter *router, const TdInputs *inputs)
@@ -139,7 +133,7 @@ set_excluded(TdRouter *router, const TdInputs *inputs)
 	for (i = 0; i < n; i++)
 	{
 		uint32 agent =
-			nulls[i] ? TD_NONE : tdpg_registry_agent(router->registry, server_string(elements[i]));
+			nulls[i] ? TD_NONE : tdpg_registry_agent(router->registry, TextDatumGetCString(elements[i]));
 
 		if (agent != TD_NONE)
 			agents[found++] = agent;
@@ -198,7 +192,7 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 
 	router->objective = tdpg_registry_policy(
 		registry, has(inputs, TD_IN_OPTIMIZE_FOR)
-					  ? server_string(inputs->values[TD_IN_OPTIMIZE_FOR].value)
+					  ? TextDatumGetCString(inputs->values[TD_IN_OPTIMIZE_FOR].value)
 					  : TD_DEFAULT_OBJECTIVE);
 	policy.cost_weight = router->objective->cost_weight;
 	policy.latency_weight = router->objective->latency_weight;
@@ -219,7 +213,7 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 	request->has_pool = has(inputs, TD_IN_POOL);
 	if (request->has_pool)
 		request->pool =
-			tdpg_registry_pool(registry, server_string(inputs->values[TD_IN_POOL].value));
+			tdpg_registry_pool(registry, TextDatumGetCString(inputs->values[TD_IN_POOL].value));
 	set_required(router, inputs);
 	set_excluded(router, inputs);
 	set_embedding(router, inputs);

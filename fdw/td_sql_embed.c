@@ -16,14 +16,20 @@
 #include "td_error.h"
 #include "td_registry.h"
 
+/* The vector of a text as real[]; one without words is an error, or zeros. */
 static Datum
-embed_datum(const td_encoder *encoder, Datum value)
+embed_datum(const td_encoder *encoder, TdText text, bool empty_is_zero)
 {
-	TdText text = tdpg_text(value);
 	float *out = palloc(sizeof(float) * encoder->dim);
+	size_t size = td_embed_scratch_size(encoder);
+	void *scratch = (void *) TYPEALIGN(64, palloc(size + 64));
 	td_embed_info info;
+	td_status status = td_embed_text(encoder, text.data, text.len, out, &info, scratch, size);
 
-	tdpg_embed(encoder, text.data, text.len, out, &info);
+	if (status == TD_ERR_EMPTY && empty_is_zero)
+		memset(out, 0, sizeof(float) * encoder->dim);
+	else if (status != TD_OK)
+		tdpg_error(status);
 	return tdpg_vector_datum(out, (int) encoder->dim);
 }
 
@@ -42,7 +48,7 @@ PG_FUNCTION_INFO_V1(ruvector_embed);
 Datum
 ruvector_embed(PG_FUNCTION_ARGS)
 {
-	return embed_datum(statement_encoder(fcinfo), PG_GETARG_DATUM(0));
+	return embed_datum(statement_encoder(fcinfo), tdpg_text(PG_GETARG_DATUM(0)), false);
 }
 
 static void
@@ -85,7 +91,7 @@ ruvector_embed_with(PG_FUNCTION_ARGS)
 		held->file = file;
 		fcinfo->flinfo->fn_extra = held;
 	}
-	return embed_datum(tdpg_encoder_view(held->file), PG_GETARG_DATUM(0));
+	return embed_datum(tdpg_encoder_view(held->file), tdpg_text(PG_GETARG_DATUM(0)), false);
 }
 
 PG_FUNCTION_INFO_V1(ruvector_cosine_similarity);
@@ -114,23 +120,12 @@ PG_FUNCTION_INFO_V1(tinydancer_embed_phrase);
 Datum
 tinydancer_embed_phrase(PG_FUNCTION_ARGS)
 {
-	const td_encoder *encoder = statement_encoder(fcinfo);
 	char *kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	TdText text = tdpg_text(PG_GETARG_DATUM(1));
-	float *out = palloc(sizeof(float) * encoder->dim);
-	size_t size = td_embed_scratch_size(encoder);
-	void *scratch = (void *) TYPEALIGN(64, palloc(size + 64));
-	td_embed_info info;
-	td_status status;
 
 	if (strcmp(kind, "capability") == 0)
 		text = tdpg_words_of(text);
-	status = td_embed_text(encoder, text.data, text.len, out, &info, scratch, size);
-	if (status == TD_ERR_EMPTY)
-		memset(out, 0, sizeof(float) * encoder->dim);
-	else if (status != TD_OK)
-		tdpg_error(status);
-	PG_RETURN_DATUM(tdpg_vector_datum(out, (int) encoder->dim));
+	return embed_datum(statement_encoder(fcinfo), text, true);
 }
 
 PG_FUNCTION_INFO_V1(tinydancer_unit_vector);

@@ -37,6 +37,7 @@ SETTINGS: dict[str, object] = {
     "intervalstyle": "postgres",
     "wal_level": "logical",
     "max_connections": 60,
+    "max_prepared_transactions": 4,
     "shared_buffers": "64MB",
     "log_min_messages": "warning",
     "jit": "off",  # where it is built in, disabled paths cost enough to compile every query

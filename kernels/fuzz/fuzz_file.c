@@ -9,26 +9,15 @@
  * Each input is tried as it is, and once more with the size and checksum that it should have:
  * otherwise no changed byte would get past the checksum.
  */
+#include "fuzz.h"
 #include "tinydancer.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define ALIGNMENT 64
 #define SIZE_AT 16
 #define CHECKSUM_AT 24
 #define CHECKED_FROM 32
-
-#define REQUIRE(condition)                                                                         \
-	do                                                                                             \
-	{                                                                                              \
-		if (!(condition))                                                                          \
-		{                                                                                          \
-			fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #condition);                \
-			abort();                                                                               \
-		}                                                                                          \
-	} while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -6,25 +6,14 @@
  *      access out of bounds.  Every array lies in a heap block of its exact size.
  * Run by libFuzzer, or by driver.c where there is none.
  */
+#include "fuzz.h"
 #include "tinydancer.h"
 
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define HEADER_SIZE 4
 #define MAX_PIECES 600 /* more than two of the vocabulary's blocks of 256 */
-
-#define REQUIRE(condition)                                                                         \
-	do                                                                                             \
-	{                                                                                              \
-		if (!(condition))                                                                          \
-		{                                                                                          \
-			fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #condition);                \
-			abort();                                                                               \
-		}                                                                                          \
-	} while (0)
 
 typedef struct arrays
 {

@@ -107,24 +107,25 @@ TYPES = {"optimize_for": "text", "request": "text", "pool": "text"}
 TYPES |= {"required_capabilities": "text[]", "excluded_agents": "text[]"}
 
 
-def conditions(rng: random.Random, inputs: dict[str, str]) -> str:
+def conditions(rng: random.Random, inputs: dict[str, str], alias: str = "r") -> str:
     """The equalities, in any order and either way round."""
     clauses = []
     for name, source in inputs.items():
         value = f"{source}::{TYPES.get(name, 'float8')}" if source == "NULL" else source
-        left, right = (f"r.{name}", value) if rng.random() < 0.7 else (value, f"r.{name}")
+        column = f"{alias}.{name}"
+        left, right = (column, value) if rng.random() < 0.7 else (value, column)
         clauses.append(f"{left} = {right}")
     rng.shuffle(clauses)
     return " AND ".join(clauses)
 
 
-def lateral(inputs: dict[str, str]) -> str:
+def lateral(inputs: dict[str, str], alias: str = "r") -> str:
     """The same decision by the function, with no row where an input is NULL."""
     arguments = ", ".join(
         f"{name} := ({source})::{TYPES.get(name, 'float8')}" for name, source in inputs.items()
     )
     known = " AND ".join(f"({source}) IS NOT NULL" for source in inputs.values())
-    return f"LATERAL (SELECT * FROM ruvector_route({arguments}) WHERE {known}) r"
+    return f"LATERAL (SELECT * FROM ruvector_route({arguments}) WHERE {known}) {alias}"
 
 
 OUTPUT = "r.agent_name, round(r.expected_quality::numeric, 9), r.reasoning"
@@ -232,14 +233,12 @@ def scalar_subquery(rng: random.Random) -> Query:
 
 def routed_twice(rng: random.Random) -> Query:
     first, second = sources(rng, ["a"]), sources(rng, ["a"])
-    again = conditions(rng, second).replace("r.", "s.").replace("s.s.", "s.")
-    again = again.replace("'tells.", "'teller.")
-    function = lateral(second)[: -len(" r")] + " s"
+    again = conditions(rng, second, "s")
     return Query(
         f"SELECT a.id, r.agent_name, s.agent_name FROM a "
         f"JOIN route_results r ON {conditions(rng, first)} LEFT JOIN route_results s ON {again}",
         f"SELECT a.id, r.agent_name, s.agent_name FROM a JOIN {lateral(first)} ON true "
-        f"LEFT JOIN {function} ON true",
+        f"LEFT JOIN {lateral(second, 's')} ON true",
     )
 
 

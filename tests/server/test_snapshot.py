@@ -276,3 +276,17 @@ def test_registrations_in_a_row_do_not_read_the_registry(session: Any) -> None:
     assert builds(conn) == before
     assert agents(conn) == 20
     assert builds(conn) == before + 1
+
+
+def test_prepared_transaction_is_nobodys_until_it_is_committed(session: Any) -> None:
+    writer = session(autocommit=False)
+    register(writer, "a")
+    writer.commit()
+    register(writer, "b", quality_score=0.9)
+    assert routed(writer) == "b"
+    writer.execute("PREPARE TRANSACTION 'later'")
+    writer.rollback()
+    writer.autocommit = True
+    assert routed(writer) == "a"
+    writer.execute("COMMIT PREPARED 'later'")
+    assert routed(writer) == "b"

@@ -1,4 +1,5 @@
--- Telling every session that the registry changed; see fdw/td_registry.c.
+-- Triggers: telling every session that the registry changed (see fdw/td_registry.c), and what a row
+-- gets that its writer left out.
 
 CREATE FUNCTION tinydancer.bump_epoch() RETURNS trigger
     AS 'MODULE_PATHNAME', 'tinydancer_bump_epoch' LANGUAGE C;
