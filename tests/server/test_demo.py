@@ -89,7 +89,10 @@ def test_demo_command_ends_with_status_0_and_fits_100_columns(cluster: Any, tmp_
     assert err == ""
     for query in QUERIES.values():
         assert query.title in out
-    assert max(map(len, out.splitlines())) <= demo.WIDTH
+    # The command's path is that of this checkout, as long as it may be.
+    program = str(Path(sys.executable).with_name("tinydancer"))
+    shown = [line.replace(program, "tinydancer") for line in out.splitlines()]
+    assert max(map(len, shown)) <= demo.WIDTH
     assert "psql --data" in out
     assert not home.exists()
 

@@ -190,10 +190,10 @@ def _epilogue(console: Console, kept: str | None) -> None:
             ("psql on it", "psql --data DIR"),
             ("stop it; the files stay", "down --data DIR"),
         ]
-    width = max(len(line) for _, line in lines)
+    # What is typed stands alone on its line, to be copied whole: its path may be long.
     for about, line in lines:
-        typed = escape(f"{command} {line:{width}}")
-        console.print(f"  {typed}   [dim]{about}[/]", soft_wrap=True)
+        console.print(f"  [dim]# {about}[/]")
+        console.print(f"  {escape(command)} {line}", soft_wrap=True)
 
 
 # ---------------------------------------------------------------- the run
