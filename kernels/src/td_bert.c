@@ -56,7 +56,7 @@ lay_out(const td_encoder *encoder, size_t n_rows, uint8_t *start, td_bert_work *
 	work->scale = take(start, &offset, n_rows * sizeof(float));
 	work->zero = take(start, &offset, n_rows * sizeof(int32_t));
 	work->keys = take(start, &offset, dim / encoder->bert.n_heads * padded(n_rows) * sizeof(float));
-	work->weights = take(start, &offset, 4 * padded(n_rows) * sizeof(float));
+	work->scores = take(start, &offset, 5 * padded(n_rows) * sizeof(float));
 	work->inner = take(start, &offset, chunk * inner_width(encoder) * sizeof(float));
 	work->inner_q = take(start, &offset, chunk * encoder->bert.n_inner);
 	return offset;

@@ -18,7 +18,7 @@
 #define TD_BERT_PANEL 64
 
 /* Rows of a chunk: bounds the scratch of the feed-forward part and the time of a step. */
-#define TD_BERT_CHUNK 48u
+#define TD_BERT_CHUNK 24u
 
 /* What works in a job's scratch; all pointers are aligned to 64. */
 typedef struct td_bert_work
@@ -31,7 +31,7 @@ typedef struct td_bert_work
 	float *scale;	  /* [n_rows]: of quant */
 	int32_t *zero;	  /* [n_rows]: the u8 that stands for 0 */
 	float *keys;	  /* [head size][padded rows]: keys of one head of one text, transposed */
-	float *weights;	  /* [4][padded rows]: attention of four queries */
+	float *scores;	  /* [5][padded rows]: attention of four queries, and a mask */
 	float *inner;	  /* [chunk][n_inner], also the output of the products to dim */
 	uint8_t *inner_q; /* [chunk][n_inner] */
 } td_bert_work;

@@ -20,6 +20,7 @@
 #pragma GCC target("avx2")
 #endif
 
+#define LANES_SSE2
 #include "td_bert_lanes.h"
 
 /*
@@ -64,11 +65,12 @@ half_panel(const uint8_t *a, size_t stride, int rows, const int8_t *weight, size
 
 static void
 product_block(const uint8_t *a, size_t stride, size_t rows, const int8_t *weight, size_t n_quads,
-			  int32_t *sums)
+			  const int8_t *ahead, int32_t *sums)
 {
 	size_t row;
 	size_t c;
 
+	(void) ahead;
 	for (row = 0; row < rows; row += 2)
 	{
 		for (c = 0; c < TD_BERT_PANEL; c += 32)

@@ -21,12 +21,13 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #endif
 
+#define LANES_AVX512
 #include "td_bert_lanes.h"
 
 /* With the number of rows known, all 24 sums stay in registers. */
 static TD_INLINE void
 whole_panel(const uint8_t *a, size_t stride, int rows, const int8_t *weight, size_t n_quads,
-			int32_t *sums)
+			const int8_t *ahead, int32_t *sums)
 {
 	__m512i acc[6][4];
 	size_t quad;
@@ -42,6 +43,8 @@ whole_panel(const uint8_t *a, size_t stride, int rows, const int8_t *weight, siz
 	{
 		__m512i w[4];
 
+		_mm_prefetch((const char *) (ahead + 128 * quad), _MM_HINT_T1);
+		_mm_prefetch((const char *) (ahead + 128 * quad + 64), _MM_HINT_T1);
 #pragma GCC unroll 4
 		for (v = 0; v < 4; v++)
 			w[v] = _mm512_load_si512(weight + 64 * v);
@@ -67,27 +70,27 @@ whole_panel(const uint8_t *a, size_t stride, int rows, const int8_t *weight, siz
 
 static void
 product_block(const uint8_t *a, size_t stride, size_t rows, const int8_t *weight, size_t n_quads,
-			  int32_t *sums)
+			  const int8_t *ahead, int32_t *sums)
 {
 	switch (rows)
 	{
 		case 1:
-			whole_panel(a, stride, 1, weight, n_quads, sums);
+			whole_panel(a, stride, 1, weight, n_quads, ahead, sums);
 			break;
 		case 2:
-			whole_panel(a, stride, 2, weight, n_quads, sums);
+			whole_panel(a, stride, 2, weight, n_quads, ahead, sums);
 			break;
 		case 3:
-			whole_panel(a, stride, 3, weight, n_quads, sums);
+			whole_panel(a, stride, 3, weight, n_quads, ahead, sums);
 			break;
 		case 4:
-			whole_panel(a, stride, 4, weight, n_quads, sums);
+			whole_panel(a, stride, 4, weight, n_quads, ahead, sums);
 			break;
 		case 5:
-			whole_panel(a, stride, 5, weight, n_quads, sums);
+			whole_panel(a, stride, 5, weight, n_quads, ahead, sums);
 			break;
 		default:
-			whole_panel(a, stride, 6, weight, n_quads, sums);
+			whole_panel(a, stride, 6, weight, n_quads, ahead, sums);
 			break;
 	}
 }

@@ -4,9 +4,10 @@
  * In: a job with its word pieces in scratch.  Out: the hidden states of the last layer.  Internal:
  * included by td_bert_<level>.c, which call step() and define
  *
- *   product_block(a, stride, rows, weight, n_quads, sums)
+ *   product_block(a, stride, rows, weight, n_quads, ahead, sums)
  *       sums[rows][64] = exact sums over 4 n_quads inputs of a[rows][stride] (u8) times a panel
- *       weight[n_quads][64][4] (int8); rows is 1 to BLOCK_ROWS
+ *       weight[n_quads][64][4] (int8); rows is 1 to BLOCK_ROWS; ahead[n_quads][128] will be read
+ *       soon and may be prefetched
  *
  * Devlin et al. 2018; layer norm after each part.  Activations are quantised per word piece,
  * x = scale * (q - zero) with q in 0..255, weights per output channel (int8), so
@@ -132,13 +133,20 @@ product(const uint8_t *a, size_t n_in, size_t rows, const float *scale, const in
 		const td_bert_matrix *matrix, size_t n_out, float *out, size_t stride, int gelu)
 {
 	int32_t sums[BLOCK_ROWS * TD_BERT_PANEL] __attribute__((aligned(64)));
-	size_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+	const size_t panel = TD_BERT_PANEL * n_in;
+	const size_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+	const int8_t *weight = matrix->weight;
+	const int8_t *ahead = weight + panel;
 	size_t channel;
 
-	/* A panel stays in the cache nearest to the processor while all rows pass by. */
-	for (channel = 0; channel < n_out; channel += TD_BERT_PANEL)
+	/*
+	 * A panel stays in the cache nearest to the processor while all rows pass by, and the one after
+	 * it comes from memory meanwhile, half a panel a block: for few rows, reading the weights is
+	 * what takes the time.  Sections follow each other in the order of use, so reading on past the
+	 * end of the matrix fetches the next.
+	 */
+	for (channel = 0; channel < n_out; channel += TD_BERT_PANEL, weight += panel)
 	{
-		const int8_t *weight = matrix->weight + channel * n_in;
 		size_t block;
 
 		for (block = 0; block < blocks; block++)
@@ -147,7 +155,9 @@ product(const uint8_t *a, size_t n_in, size_t rows, const float *scale, const in
 			size_t n = rows * (block + 1) / blocks - first;
 			size_t i;
 
-			product_block(a + first * n_in, n_in, n, weight, n_in / 4, sums);
+			product_block(a + first * n_in, n_in, n, weight, n_in / 4, ahead, sums);
+			if (ahead < weight + 2 * panel)
+				ahead += panel / 2;
 			for (i = 0; i < n; i++)
 				finish_row(sums + i * TD_BERT_PANEL, matrix, channel, scale[first + i],
 						   zero[first + i], out + (first + i) * stride + channel, gelu);
@@ -177,9 +187,9 @@ embed_rows(const td_embed_job *job, const td_bert_work *work)
 		position = bert->position + (row - job->start[text]) * dim;
 		for (j = 0; j < dim; j += LANES)
 		{
-			v16f v = __builtin_convertvector(*(const v16i8 *) (word + j), v16f);
+			v16f v = lanes_widen(word + j) * bert->word_scale[id];
 
-			*(v16f *) (out + j) = v * bert->word_scale[id] + *(const v16f *) (position + j);
+			*(v16f *) (out + j) = v + *(const v16f *) (position + j);
 		}
 		add_and_norm(out, NULL, dim, bert->norm, bert->norm_eps);
 	}
@@ -201,6 +211,81 @@ project_rows(const td_encoder *encoder, const td_bert_layer *layer, const td_ber
 }
 
 /*
+ * scores[4][width] at one or two vectors of keys[size][width]: their products with four queries,
+ * and the mask of the keys added.
+ */
+static TD_INLINE void
+attend_scores(float *const *query, const float *keys, size_t width, size_t size, const float *mask,
+			  float *scores, const int vectors)
+{
+	v16f sum[4][2] = {{{0}}};
+	size_t d;
+	int q;
+	int v;
+
+	for (d = 0; d < size; d++)
+	{
+		for (q = 0; q < 4; q++)
+		{
+			v16f x = splat(query[q][d]);
+
+			for (v = 0; v < vectors; v++)
+				sum[q][v] += *(const v16f *) (keys + d * width + v * LANES) * x;
+		}
+	}
+	for (q = 0; q < 4; q++)
+		for (v = 0; v < vectors; v++)
+			*(v16f *) (scores + q * width + v * LANES) =
+				sum[q][v] + *(const v16f *) (mask + v * LANES);
+}
+
+/* One or two vectors of four contexts: values[n][stride] times weights[4][width], scaled. */
+static TD_INLINE void
+attend_values(const float *values, size_t stride, size_t n, const float *weights, size_t width,
+			  const float *inverse, float *const *out, size_t n_out, const int vectors)
+{
+	v16f sum[4][2] = {{{0}}};
+	size_t j;
+	size_t q;
+	int v;
+
+	for (j = 0; j < n; j++)
+	{
+		for (q = 0; q < 4; q++)
+		{
+			v16f w = splat(weights[q * width + j]);
+
+			for (v = 0; v < vectors; v++)
+				sum[q][v] += *(const v16f *) (values + j * stride + v * LANES) * w;
+		}
+	}
+	for (q = 0; q < n_out; q++)
+		for (v = 0; v < vectors; v++)
+			*(v16f *) (out[q] + v * LANES) = sum[q][v] * inverse[q];
+}
+
+/* Scores become exp(score - the greatest), in place; returns 1 / their sum. */
+static TD_INLINE float
+attend_weights(float *scores, size_t width)
+{
+	v16f high = *(v16f *) scores;
+	v16f total = {0};
+	size_t j;
+
+	for (j = LANES; j < width; j += LANES)
+		high = lanes_max(*(v16f *) (scores + j), high);
+	high = splat(lanes_greatest(high));
+	for (j = 0; j < width; j += LANES)
+	{
+		v16f e = lanes_exp(*(v16f *) (scores + j) - high);
+
+		*(v16f *) (scores + j) = e;
+		total += e;
+	}
+	return 1.0f / lanes_sum(total);
+}
+
+/*
  * Attention of one head within one text of n rows, qkv[n][stride] at the head's query; the context
  * takes the place of the queries.  Four queries at a time: each load serves all of them.
  */
@@ -210,11 +295,19 @@ attend(const td_bert_work *work, float *qkv, size_t n, size_t stride, size_t dim
 	const size_t width = (n + LANES - 1) & ~(size_t) (LANES - 1);
 	const float *key = qkv + dim;
 	const float *value = qkv + 2 * dim;
+	float *scores = work->scores;
+	float *mask = scores + 4 * width;
 	size_t i;
 	size_t j;
 	size_t d;
 	size_t q;
 
+	/*
+	 * Keys beyond the text are zeros, and so far down that their exp is 1.6e-38: added to a sum of
+	 * at least 1 that is nothing.
+	 */
+	for (j = 0; j < width; j++)
+		mask[j] = j < n ? 0.0f : -3e38f;
 	for (d = 0; d < size; d++)
 	{
 		float *out = work->keys + d * width;
@@ -226,60 +319,29 @@ attend(const td_bert_work *work, float *qkv, size_t n, size_t stride, size_t dim
 	}
 	for (i = 0; i < n; i += 4)
 	{
-		/* The last four overlap the end: what is beyond is computed of the last and dropped. */
-		size_t row[4];
+		/* The last four may reach beyond the text: the last query again, and dropped. */
+		size_t n_out = n - i < 4 ? n - i : 4;
+		float *query[4];
 		float inverse[4];
 
 		for (q = 0; q < 4; q++)
-			row[q] = i + q < n ? i + q : n - 1;
-		for (j = 0; j < width; j += LANES)
-		{
-			v16f sum[4] = {{0}};
-
-			for (d = 0; d < size; d++)
-			{
-				v16f k = *(const v16f *) (work->keys + d * width + j);
-
-				for (q = 0; q < 4; q++)
-					sum[q] += k * qkv[row[q] * stride + d];
-			}
-			for (q = 0; q < 4; q++)
-				*(v16f *) (work->weights + q * width + j) = sum[q];
-		}
+			query[q] = qkv + (q < n_out ? i + q : n - 1) * stride;
+		for (j = 0; j + LANES < width; j += 2 * LANES)
+			attend_scores(query, work->keys + j, width, size, mask + j, scores + j, 2);
+		if (j < width)
+			attend_scores(query, work->keys + j, width, size, mask + j, scores + j, 1);
 		for (q = 0; q < 4; q++)
+			inverse[q] = attend_weights(scores + q * width, width);
+		for (d = 0; d < size; d += 2 * LANES)
 		{
-			float *weights = work->weights + q * width;
-			v16f high;
-			v16f total = {0};
+			float *out[4];
 
-			/* Lanes beyond the text must not count: as little as can be. */
-			for (j = n; j < width; j++)
-				weights[j] = -3e38f;
-			high = *(v16f *) weights;
-			for (j = LANES; j < width; j += LANES)
-				high = lanes_max(*(v16f *) (weights + j), high);
-			high = splat(lanes_greatest(high));
-			for (j = 0; j < width; j += LANES)
-				*(v16f *) (weights + j) = lanes_exp(*(v16f *) (weights + j) - high);
-			for (j = n; j < width; j++)
-				weights[j] = 0.0f;
-			for (j = 0; j < width; j += LANES)
-				total += *(v16f *) (weights + j);
-			inverse[q] = 1.0f / lanes_sum(total);
-		}
-		for (d = 0; d < size; d += LANES)
-		{
-			v16f sum[4] = {{0}};
-
-			for (j = 0; j < n; j++)
-			{
-				v16f v = *(const v16f *) (value + j * stride + d);
-
-				for (q = 0; q < 4; q++)
-					sum[q] += v * work->weights[q * width + j];
-			}
-			for (q = 0; q < 4 && i + q < n; q++)
-				*(v16f *) (qkv + row[q] * stride + d) = sum[q] * inverse[q];
+			for (q = 0; q < 4; q++)
+				out[q] = query[q] + d;
+			if (d + LANES < size)
+				attend_values(value + d, stride, n, scores, width, inverse, out, n_out, 2);
+			else
+				attend_values(value + d, stride, n, scores, width, inverse, out, n_out, 1);
 		}
 	}
 }

@@ -3,7 +3,9 @@
  *
  * Vector types of GCC and Clang, which compile to one, two, four or sixteen instructions an
  * operation; each lane does the same IEEE operation everywhere, so all levels give the same bits.
- * Internal: included by td_bert_<level>.c behind their choice of instruction set.
+ * Internal: included by td_bert_<level>.c behind their choice of instruction set.  Where compilers
+ * do badly, LANES_AVX512 or LANES_SSE2, defined by a file that has included the intrinsics, chooses
+ * an instruction by name.
  */
 #ifndef TD_BERT_LANES_H
 #define TD_BERT_LANES_H
@@ -18,8 +20,6 @@
 typedef float v16f __attribute__((vector_size(64), may_alias));
 typedef int32_t v16i __attribute__((vector_size(64), may_alias));
 typedef uint32_t v16u __attribute__((vector_size(64), may_alias));
-typedef int8_t v16i8 __attribute__((vector_size(16), may_alias));
-typedef uint8_t v16u8 __attribute__((vector_size(16), may_alias));
 
 /* What wide vectors are passed in would depend on the level, so none is ever passed. */
 #define TD_INLINE inline __attribute__((always_inline))
@@ -46,8 +46,20 @@ lanes_sum(v16f x)
 	return (lane[0] + lane[2]) + (lane[1] + lane[3]);
 }
 
-/* Lane by lane a < b ? a : b, and a > b ? a : b: with a NaN in a, what b is. */
-#ifndef TD_LANES_MIN_MAX
+/* Lane by lane a < b ? a : b, and a > b ? a : b: with a NaN, what b is. */
+#ifdef LANES_AVX512
+static TD_INLINE v16f
+lanes_min(v16f a, v16f b)
+{
+	return (v16f) _mm512_min_ps((__m512) a, (__m512) b);
+}
+
+static TD_INLINE v16f
+lanes_max(v16f a, v16f b)
+{
+	return (v16f) _mm512_max_ps((__m512) a, (__m512) b);
+}
+#else
 static TD_INLINE v16f
 lanes_min(v16f a, v16f b)
 {
@@ -65,43 +77,70 @@ lanes_max(v16f a, v16f b)
 }
 #endif
 
-/* The low byte of each lane. */
-#ifndef TD_LANES_NARROW
+/* The low byte of each lane.  Compilers take the plain conversion lane by lane. */
 static TD_INLINE void
 lanes_narrow(v16u x, uint8_t *out)
 {
-	v16u8 narrow = __builtin_convertvector(x, v16u8);
+#if defined(LANES_AVX512)
+	_mm_storeu_si128((__m128i *) out, _mm512_cvtepi32_epi8((__m512i) x));
+#elif defined(LANES_SSE2)
+	const v16u low = x & 0xffu;
+	__m128i v[4];
 
-	memcpy(out, &narrow, sizeof(narrow));
-}
+	memcpy(v, &low, sizeof(v));
+	v[0] = _mm_packs_epi32(v[0], v[1]);
+	v[2] = _mm_packs_epi32(v[2], v[3]);
+	_mm_storeu_si128((__m128i *) out, _mm_packus_epi16(v[0], v[2]));
+#else
+	int l;
+
+	for (l = 0; l < LANES; l++)
+		out[l] = (uint8_t) x[l];
 #endif
+}
+
+/* Sixteen int8 as floats. */
+static TD_INLINE v16f
+lanes_widen(const int8_t *in)
+{
+#if defined(LANES_AVX512)
+	return (v16f) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) in)));
+#else
+	v16i wide;
+	int l;
+
+	for (l = 0; l < LANES; l++)
+		wide[l] = in[l];
+	return __builtin_convertvector(wide, v16f);
+#endif
+}
 
 static TD_INLINE float
 lanes_least(v16f x)
 {
 	float lane[LANES];
-	float least;
+	int half;
 	int l;
 
 	memcpy(lane, &x, sizeof(lane));
-	least = lane[0];
-	for (l = 1; l < LANES; l++)
-		least = lane[l] < least ? lane[l] : least;
-	return least;
+	for (half = LANES / 2; half > 0; half /= 2)
+		for (l = 0; l < half; l++)
+			lane[l] = lane[l] < lane[l + half] ? lane[l] : lane[l + half];
+	return lane[0];
 }
 
 static TD_INLINE float
 lanes_greatest(v16f x)
 {
 	float lane[LANES];
-	float greatest;
+	int half;
 	int l;
 
 	memcpy(lane, &x, sizeof(lane));
-	greatest = lane[0];
-	for (l = 1; l < LANES; l++)
-		greatest = lane[l] > greatest ? lane[l] : greatest;
-	return greatest;
+	for (half = LANES / 2; half > 0; half /= 2)
+		for (l = 0; l < half; l++)
+			lane[l] = lane[l] > lane[l + half] ? lane[l] : lane[l + half];
+	return lane[0];
 }
 
 /*
@@ -139,18 +178,17 @@ lanes_gelu(v16f x)
 {
 	v16f held = lanes_min(lanes_max(x, splat(-4.8f)), splat(4.8f));
 	v16f t = held * held * 0.0868055522441864f - 1.0f;
-	v16f p = splat(1.450923621e-03f);
+	v16f t2 = t * t;
+	v16f t4 = t2 * t2;
+	v16f p;
+	v16f q;
+	v16f r;
 
-	p = p * t - 4.203605931e-03f;
-	p = p * t + 5.382139701e-03f;
-	p = p * t - 7.428802084e-03f;
-	p = p * t + 1.386801340e-02f;
-	p = p * t - 2.219509520e-02f;
-	p = p * t + 3.072066233e-02f;
-	p = p * t - 4.056455195e-02f;
-	p = p * t + 5.290402472e-02f;
-	p = p * t - 7.297982275e-02f;
-	p = p * t + 1.472127885e-01f;
+	/* Estrin's scheme: a chain of six operations instead of twenty. */
+	p = (1.472127885e-01f - 7.297982275e-02f * t) + (5.290402472e-02f - 4.056455195e-02f * t) * t2;
+	q = (3.072066233e-02f - 2.219509520e-02f * t) + (1.386801340e-02f - 7.428802084e-03f * t) * t2;
+	r = (5.382139701e-03f - 4.203605931e-03f * t) + 1.450923621e-03f * t2;
+	p = (p + q * t4) + r * (t4 * t4);
 	return x * (held * p + 0.5f);
 }
 

@@ -10,12 +10,13 @@
 
 static void
 product_block(const uint8_t *a, size_t stride, size_t rows, const int8_t *weight, size_t n_quads,
-			  int32_t *sums)
+			  const int8_t *ahead, int32_t *sums)
 {
 	size_t quad;
 	size_t i;
 	size_t c;
 
+	(void) ahead;
 	memset(sums, 0, rows * TD_BERT_PANEL * sizeof(int32_t));
 	for (quad = 0; quad < n_quads; quad++, weight += 4 * TD_BERT_PANEL)
 	{

@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include "td_bert.h"
+#define LANES_SSE2
 #include "td_bert_lanes.h"
 
 /* Four activations as int16, twice. */
@@ -77,11 +78,12 @@ eight_channels(const uint8_t *a, size_t stride, int rows, const int8_t *weight, 
 
 static void
 product_block(const uint8_t *a, size_t stride, size_t rows, const int8_t *weight, size_t n_quads,
-			  int32_t *sums)
+			  const int8_t *ahead, int32_t *sums)
 {
 	size_t row;
 	size_t c;
 
+	(void) ahead;
 	for (row = 0; row < rows; row += 2)
 	{
 		for (c = 0; c < TD_BERT_PANEL; c += 8)
