@@ -119,7 +119,7 @@ pack_phrases(TdRegistry *registry, const PhraseList *list, const td_encoder *enc
 	int8_t *rows = MemoryContextAllocHuge(registry->context, Max((Size) list->n * dim, 1));
 	float *scales = MemoryContextAlloc(registry->context, sizeof(float) * Max(list->n, 1));
 	float *vector = palloc(sizeof(float) * dim);
-	size_t scratch_size = encoder != NULL ? td_embed_scratch_size(encoder) : 0;
+	size_t scratch_size = encoder != NULL ? td_embed_scratch_size(encoder, SIZE_MAX) : 0;
 	void *scratch = (void *) TYPEALIGN(64, palloc(scratch_size + 64));
 	int i;
 

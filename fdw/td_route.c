@@ -40,7 +40,7 @@ tdpg_router_create(MemoryContext context)
 	if (registry->encoder->file != NULL)
 	{
 		router->embed_scratch_size =
-			td_embed_scratch_size(tdpg_encoder_view(registry->encoder->file));
+			td_embed_scratch_size(tdpg_encoder_view(registry->encoder->file), SIZE_MAX);
 		router->embed_scratch = aligned_buffer(context, router->embed_scratch_size);
 	}
 	router->score_scratch_size = td_score_scratch_size(&registry->view);

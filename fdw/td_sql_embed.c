@@ -21,7 +21,7 @@ static Datum
 embed_datum(const td_encoder *encoder, TdText text, bool empty_is_zero)
 {
 	float *out = palloc(sizeof(float) * encoder->dim);
-	size_t size = td_embed_scratch_size(encoder);
+	size_t size = td_embed_scratch_size(encoder, text.len);
 	void *scratch = (void *) TYPEALIGN(64, palloc(size + 64));
 	td_embed_info info;
 	td_status status = td_embed_text(encoder, text.data, text.len, out, &info, scratch, size);

@@ -57,6 +57,7 @@ element_size(uint32_t element)
 			return 2;
 		case TD_U32:
 		case TD_F32:
+		case TD_I32:
 			return 4;
 		default:
 			return 0;
