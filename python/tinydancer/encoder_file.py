@@ -19,7 +19,7 @@ import re
 import struct
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,14 @@ __all__ = [
     "quantise_rows",
     "scale_table",
     "unpack_file",
+    "with_fit",
     "write_file",
 ]
 
 MAGIC = b"TDFILE\r\n"
 FILE_VERSION = 1
 MAX_SECTIONS = 1024
+ID_SIZE = 32
 ID_PATTERN = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,31}")
 HEADER_SIZE = 128
 ENTRY_SIZE = 48
@@ -133,8 +135,8 @@ def pack_file(kind: int, file_id: str, sections: Mapping[str, Array]) -> bytes:
     Args:
         kind: one of ``KIND_...``.
         file_id: 1 to 32 of ``[a-z0-9._-]``, not a dot first; it pins the content for ever.
-        sections: name (1 to 23 ASCII characters) to array of uint8, int8, uint16, uint32 or
-            float32, of any shape; it is written in C order.
+        sections: name (1 to 23 ASCII characters) to array of uint8, int8, uint16, uint32, int32
+            or float32, of any shape; it is written in C order.
 
     Raises:
         ValueError: an id, a name, a count or an element type that the format cannot hold.
@@ -376,6 +378,14 @@ def encoder_sections(header: EncoderHeader, vocab: Vocab, about: str) -> dict[st
         **vocab.sections(),
         "about": np.frombuffer(about.encode(), np.uint8),
     }
+
+
+def with_fit(data: bytes, mu: float, s: float) -> bytes:
+    """The encoder file ``data`` with other constants of fit, all else as it was."""
+    file = unpack_file(data)
+    header = EncoderHeader.unpack(file.sections["encoder"])
+    changed = replace(header, fit_mu=mu, fit_s=s).pack()
+    return pack_file(file.kind, file.id, {**file.sections, "encoder": changed})
 
 
 def scale_table(needed: Float32Array) -> Float32Array:

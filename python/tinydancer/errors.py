@@ -14,6 +14,7 @@ __all__ = [
     "FileFormatError",
     "InvalidAgentError",
     "InvalidInputError",
+    "ModelFolderError",
     "NonFiniteError",
     "ShapeError",
     "TextEncodingError",
@@ -80,6 +81,10 @@ class EncoderNotFoundError(TinyDancerError, FileNotFoundError):
 
     # FileNotFoundError formats its arguments as an errno and a name.
     __str__ = TinyDancerError.__str__
+
+
+class ModelFolderError(InvalidInputError):
+    """A trained model that is damaged, incomplete, or of a kind that the kernel does not run."""
 
 
 class InvalidAgentError(InvalidInputError):

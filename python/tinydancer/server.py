@@ -344,6 +344,12 @@ def _link(source: Path, target: Path) -> None:
     target.chmod(wanted & 0o7777)
 
 
+def _facts(path: Path) -> tuple[int, int]:
+    """What changes when a file is replaced."""
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
 def _link_tree(source: Path, target: Path, skip: Sequence[str] = ()) -> None:
     """Do :func:`_link` for a folder; names in ``skip`` are left out at every level."""
     target.mkdir(parents=True, exist_ok=True)
@@ -386,13 +392,13 @@ def _link_server(one: Installation, target: Path) -> Path:
 
 
 def _fingerprint(one: Installation) -> str:
-    """Changes whenever the module, its SQL, an encoder or the server does."""
+    """Changes whenever the module, its SQL or the server does."""
     parts = [str(one.pg_config), one.version]
     for folder in (one.extension, one.bindir):
         for path in sorted(folder.rglob("*")) if folder else []:
-            if path.is_file():
-                facts = path.stat()
-                parts.append(f"{path} {facts.st_size} {facts.st_mtime_ns}")
+            # Encoders are staged without a restart.
+            if path.is_file() and path.suffix != ".tdenc":
+                parts.append(f"{path} {_facts(path)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -439,6 +445,11 @@ class Server:
     def log(self) -> Path:
         """The server's log."""
         return self.home / "log"
+
+    @property
+    def encoders(self) -> Path:
+        """The folder of encoder files that the server reads."""
+        return self.home / "encoders"
 
     @property
     def bindir(self) -> Path:
@@ -506,11 +517,14 @@ class Server:
             os.chown(path, self.account.uid, self.account.gid)
         path.chmod(mode)
 
-    def stage(self) -> dict[str, str]:
+    def stage(self, encoders: Sequence[Path] = ()) -> dict[str, str]:
         """Put what the server reads where it can read it; returns the settings that say so.
 
         Three ways, by what the server knows: extension_control_path (18 and later),
         extension_destdir (Debian's patch), else a linked copy of the server with the module in it.
+
+        Args:
+            encoders: encoder files beside those that are installed with the module.
         """
         one = self.installation
         fresh = self.home / "stage.new"
@@ -552,20 +566,36 @@ class Server:
                 )
                 _link_tree(share, top / base.name / one.sharedir.relative_to(base))
                 _link_tree(lib, top / base.name / one.pkglibdir.relative_to(base))
-            # Outside the stage, which is replaced as a whole: encoders that were built for this
-            # cluster stay.
-            encoders = self.home / "encoders"
-            encoders.mkdir(exist_ok=True)
-            encoders.chmod(0o755)
-            for source in sorted((share / "tinydancer").glob("*.tdenc")):
-                partial = encoders / f".{source.name}.new"
-                partial.unlink(missing_ok=True)
-                _link(source, partial)
-                partial.replace(encoders / source.name)
-            settings["tinydancer.encoder_dir"] = str(encoders)
+        self.stage_encoders(encoders)
+        settings["tinydancer.encoder_dir"] = str(self.encoders)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
         return settings
+
+    def stage_encoders(self, encoders: Sequence[Path] = ()) -> None:
+        """Put encoder files where the server looks, by rename; a running server takes notice.
+
+        Outside the stage, which is replaced as a whole: encoders that were built for this cluster
+        stay.
+
+        Args:
+            encoders: files beside those that are installed with the module, which go before them.
+        """
+        one = self.installation
+        share = one.extension / "share" if one.extension is not None else one.sharedir
+        wanted = {path.name: path for path in encoders}
+        wanted |= {path.name: path for path in sorted((share / "tinydancer").glob("*.tdenc"))}
+        self.encoders.mkdir(exist_ok=True)
+        self.encoders.chmod(0o755)
+        for name, source in wanted.items():
+            target = self.encoders / name
+            # A copy has the time of its original.
+            if target.exists() and _facts(target) == _facts(source):
+                continue
+            partial = self.encoders / f".{name}.new"
+            partial.unlink(missing_ok=True)
+            _link(source, partial)
+            partial.replace(target)
 
     def initialise(self, durable: bool = True) -> None:
         """Make the data directory: UTF-8, a locale that sorts by code point, local access only."""
@@ -717,10 +747,17 @@ _FLEETING: dict[str, object] = {
 class TemporaryCluster:
     """Context manager for a cluster that is gone afterwards; see :func:`temporary_cluster`."""
 
-    def __init__(self, pg: str | Installation, conf: Mapping[str, object], extension: bool) -> None:
+    def __init__(
+        self,
+        pg: str | Installation,
+        conf: Mapping[str, object],
+        extension: bool,
+        encoders: Sequence[Path],
+    ) -> None:
         self._pg = pg
         self._conf = conf
         self._extension = extension
+        self._encoders = encoders
         self._server: Server | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -738,7 +775,7 @@ class TemporaryCluster:
         )
         try:
             self._server = server = Server(home, one, home / "run", account)
-            settings = server.stage()
+            settings = server.stage(self._encoders)
             server.initialise(durable=False)
             server.configure({**settings, **_FLEETING, **self._conf})
             server.start()
@@ -770,6 +807,7 @@ def temporary_cluster(
     pg: str | Installation = "18",
     conf: Mapping[str, object] | None = None,
     extension: bool = False,
+    encoders: Sequence[Path] = (),
 ) -> TemporaryCluster:
     """A context manager: a running cluster in a throw-away folder.
 
@@ -780,11 +818,13 @@ def temporary_cluster(
         pg: a label, a path (see :func:`locate`) or an installation.
         conf: settings for postgresql.conf, e.g. ``{"wal_level": "logical"}``.
         extension: create the extension in the database "postgres".
+        encoders: encoder files beside those that are installed with the module; with minilm among
+            them it is the default.
 
     Raises:
         ServerError: no such server, or it does not come up.
     """
-    return TemporaryCluster(pg, conf or {}, extension)
+    return TemporaryCluster(pg, conf or {}, extension, encoders)
 
 
 # ---------------------------------------------------------------- lasting clusters
@@ -837,9 +877,20 @@ def open_cluster(data: PathLike) -> Server:
     return server
 
 
+def encoder_files() -> list[Path]:
+    """The encoder files that a server of one's own gets: those that Python finds by name."""
+    try:
+        from tinydancer import encoder
+    except ImportError:
+        # The kernels of Python are not built; the module brings the encoder that ships.
+        return []
+    return encoder.encoder_files()
+
+
 def up(data: PathLike, pg: str | None = None, conf: Mapping[str, object] | None = None) -> Server:
     """Create or restart the cluster in ``data`` and create the extension there.
 
+    The server gets the encoder files that Python finds, so minilm is its default where it is built.
     A running cluster is left alone unless the module has been rebuilt since it started.
 
     Args:
@@ -873,9 +924,11 @@ def up(data: PathLike, pg: str | None = None, conf: Mapping[str, object] | None 
             # A short folder for the socket, and the machine's temporary files were cleared.
             server.socket_dir = _temporary_folder(server.account) / "run"
         settings = {**state["conf"], **(conf or {})}
-        server.configure({**server.stage(), **settings})
+        server.configure({**server.stage(encoder_files()), **settings})
         server.start()
         _remember(folder, server, fingerprint, settings)
+    else:
+        server.stage_encoders(encoder_files())
     server.create_extension()
     return server
 
@@ -925,7 +978,7 @@ def _create(folder: Path, one: Installation, conf: Mapping[str, object]) -> Serv
             socket_dir = apart[-1] / "run"
         server = Server(home, one, socket_dir, account)
         server._own(home)
-        settings = server.stage()
+        settings = server.stage(encoder_files())
         server.initialise()
         server.configure({**settings, **conf})
         server.start()

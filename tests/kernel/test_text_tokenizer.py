@@ -14,7 +14,7 @@ import random
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from tinydancer import _kernels, encoder_file
+from tinydancer.errors import TextEncodingError
 
 ROOT = Path(__file__).resolve().parents[2]
 ENCODER = ROOT / "python" / "tinydancer" / "encoders" / "static-1.tdenc"
@@ -72,7 +73,22 @@ IDEOGRAPHS = [
     )
     for point in (first - 1, first, last, last + 1)
 ]
+# The last code points before, and the first behind, those that only UTF-16 has.
+NEAR_SURROGATES = [0xD7A3, 0xD7FB, 0xD7FC, 0xD7FE, 0xD7FF, 0xE000, 0xE001, 0xF8FF]
+SURROGATES = range(0xD800, 0xE000)
 EMOJI = [0x1F468, 0x1F469, 0x1F467, 0x200D, 0xFE0F, 0x1F3FB, 0x2764, 0x1F1E6, 0x1F1FA, 0x1F3F4]
+# Joined, with skin tones and variation selectors, flags of two letters and of tags, key caps.
+SEQUENCES = [
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
+    "\U0001f469\U0001f3fd\u200d\U0001f4bb",
+    "\u2764\ufe0f\u200d\U0001f525",
+    "\U0001f3f3\ufe0f\u200d\U0001f308",
+    "\U0001f1eb\U0001f1f7",
+    "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+    "1\ufe0f\u20e3",
+    "\U0001f9d1\U0001f3fb\u200d\U0001f91d\u200d\U0001f9d1\U0001f3ff",
+]
+HAN = [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000), *range(0x20000, 0x2A6E0)]
 JAMO = [*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A7, 0x11C3)]
 NEAR_SPECIALS = [*SPECIALS, "[CLS", "MASK]", "[[MASK]]", "[mask]", "[ SEP]", "##", "##a", "[\0CLS]"]
 
@@ -173,6 +189,7 @@ class TextMaker:
         self.pools = [
             *(ascii_points, ascii_points, ascii_points, ODD, MARKS, COMBINING, COMBINING),
             *(DECOMPOSING, CASED, [*JAMO, *HANGUL[:80]], IDEOGRAPHS, EMOJI, SCALARS),
+            *(HANGUL, HAN, NEAR_SURROGATES),
             *(list(range(0x80, 0x600)), list(range(0x900, 0x1100)), list(range(0x1E00, 0x2100))),
         ]
 
@@ -194,12 +211,19 @@ class TextMaker:
             for _ in range(self.random.randint(1, 10))
         )
 
+    def joined(self) -> str:
+        """An emoji of several code points, whole or cut short."""
+        text = self.random.choice(SEQUENCES)
+        return text[: self.random.randint(1, len(text))] if self.random.random() < 0.3 else text
+
     def mixture(self) -> str:
         parts = []
         for _ in range(self.random.randint(1, 12)):
             kind = self.random.random()
             if kind < 0.08:
                 parts.append(self.random.choice(NEAR_SPECIALS))
+            elif kind < 0.12:
+                parts.append(self.joined())
             elif kind < 0.2:
                 parts.append(self.random.choice(self.words))
             else:
@@ -259,6 +283,59 @@ def test_tokenize_random_texts_equals_tokenizers(
 ) -> None:
     encoder, oracle = both(vocabulary, request)
     assert_equal_ids(encoder, oracle, maker.texts(N_RANDOM))
+
+
+def test_random_texts_hold_every_kind_in_numbers(maker: TextMaker) -> None:
+    kinds = {
+        "combining marks": set(map(chr, COMBINING)),
+        "ideographs": set(map(chr, HAN)),
+        "Hangul": set(map(chr, [*JAMO, *HANGUL])),
+        "joined emoji": {"\u200d"},
+        "control characters": {chr(c) for c in SCALARS if unicodedata.category(chr(c)) == "Cc"},
+        "neighbours of surrogates": {"\ud7ff", "\ue000"},
+        "special tokens": {"["},
+    }
+    texts = maker.texts(20_000)
+    for kind, members in kinds.items():
+        assert sum(not members.isdisjoint(text) for text in texts) > 200, kind
+    long = [text for text in texts if any(len(word) > 100 for word in text.split())]
+    assert len(long) > 200
+
+
+def test_text_with_surrogates_is_refused_and_the_first_is_named(
+    shipped: _kernels.Encoder, maker: TextMaker
+) -> None:
+    for text in maker.texts(N_RANDOM // 20):
+        cut = maker.random.randint(0, len(text))
+        # Alone, in the order of UTF-16, or the other way round.
+        some = "".join(
+            chr(maker.random.choice(SURROGATES)) for _ in range(maker.random.choice((1, 2)))
+        )
+        broken = text[:cut] + some + text[cut:]
+        for call in (shipped.tokenize, shipped.count_tokens, shipped.embed, _kernels.fold):
+            with pytest.raises(TextEncodingError) as caught:
+                call(broken)
+            assert caught.value.detail == f"Character {cut + 1} is a lone surrogate."
+
+
+def test_malformed_bytes_read_with_surrogateescape_are_refused(
+    shipped: _kernels.Encoder, maker: TextMaker
+) -> None:
+    refused = 0
+    for text in maker.texts(N_RANDOM // 20):
+        data = bytearray(text.encode())
+        for _ in range(maker.random.randint(1, 3)):
+            at = maker.random.randrange(len(data))
+            data[at] = maker.random.randrange(256)
+        try:
+            again = data.decode("utf-8")
+        except UnicodeDecodeError:
+            refused += 1
+            with pytest.raises(TextEncodingError):
+                shipped.tokenize(data.decode("utf-8", "surrogateescape"))
+        else:
+            shipped.tokenize(again)
+    assert refused > N_RANDOM // 100
 
 
 @pytest.mark.parametrize("flags", range(ALL_FLAGS))
@@ -325,13 +402,28 @@ def test_tokenize_megabytes_equals_tokenizers(shipped: _kernels.Encoder, maker: 
     assert_equal_ids(shipped, oracle_with(shipped.pieces(), ALL_FLAGS), texts)
 
 
+def every_string(value: Any) -> Iterator[str]:
+    """The strings in a JSON value, names of its entries included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from every_string(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield key
+            yield from every_string(one)
+
+
 def test_tokenize_real_data_equals_tokenizers(shipped: _kernels.Encoder, shared: Path) -> None:
-    texts: list[str] = []
-    for path in sorted(shared.glob("**/*.jsonl")):
+    found: dict[str, None] = {}
+    for path in sorted(shared.glob("**/*.json*")):
+        content = path.read_text(encoding="utf-8")
         # splitlines() would also split at U+2028 and U+0085, which stand in some requests.
-        for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"):
-            row = json.loads(line)
-            texts.append(row["text"] if "text" in row else row["request"])
+        rows = [content] if path.suffix == ".json" else content.rstrip("\n").split("\n")
+        for row in rows:
+            found.update(dict.fromkeys(every_string(json.loads(row))))
+    texts = list(found)
     assert len(texts) > 10_000
     if SANITIZED:
         texts = texts[::20]

@@ -246,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
     from tinydancer.db import error_parts
-    from tinydancer.server import ServerError, temporary_cluster, up
+    from tinydancer.server import ServerError, encoder_files, temporary_cluster, up
 
     console = Console(highlight=False)
     if not console.is_terminal or console.width > WIDTH:
@@ -259,7 +259,9 @@ def main(argv: list[str] | None = None) -> int:
                     server = up(options.keep, options.pg)
             else:
                 with _step(console, f"starting a throw-away Postgres {options.pg or 18}"):
-                    server = stack.enter_context(temporary_cluster(options.pg or "18"))
+                    server = stack.enter_context(
+                        temporary_cluster(options.pg or "18", encoders=encoder_files())
+                    )
             _run(console, server)
     except ServerError as error:
         parts = (error.message, error.detail, error.hint)
