@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinydancer.encoder_bert import BertModel, BertShape, pack_bert_encoder
 from tinydancer.encoder_file import EncoderHeader, Vocab, pack_file, pack_static_encoder
 
 FOLDER = Path(__file__).resolve().parents[1] / "kernels" / "fuzz" / "corpus_file"
@@ -34,14 +35,13 @@ WORDS = [
 ]
 
 
-def encoder(pieces: list[str], dim: int, max_tokens: int, n_slots: int | None = None) -> bytes:
-    """A static encoder with random rows for all pieces behind the special ones."""
-    rng = np.random.default_rng(len(pieces) * 1000 + dim)
-    header = EncoderHeader(
+def header_of(pieces: list[str], dim: int, max_tokens: int, first_row: int) -> EncoderHeader:
+    """With the special pieces first, as in SPECIAL."""
+    return EncoderHeader(
         dim=dim,
         max_tokens=max_tokens,
         vocab_size=len(pieces),
-        first_row=len(SPECIAL),
+        first_row=first_row,
         flags=15,
         unk_id=1,
         cls_id=2,
@@ -51,10 +51,43 @@ def encoder(pieces: list[str], dim: int, max_tokens: int, n_slots: int | None = 
         fit_mu=0.3,
         fit_s=0.05,
     )
+
+
+def encoder(pieces: list[str], dim: int, max_tokens: int, n_slots: int | None = None) -> bytes:
+    """A static encoder with random rows for all pieces behind the special ones."""
+    rng = np.random.default_rng(len(pieces) * 1000 + dim)
+    header = header_of(pieces, dim, max_tokens, len(SPECIAL))
     rows = rng.standard_normal((len(pieces) - len(SPECIAL), dim)).astype(np.float32)
     return pack_static_encoder(
         "fuzz-1", header, Vocab.from_text("\n".join(pieces), n_slots), rows, "fuzz"
     )
+
+
+def bert(max_tokens: int, n_heads: int, pooling: int) -> bytes:
+    """The smallest BERT encoder there can be: one layer, 64 dimensions."""
+    dim = 64
+    pieces = [*SPECIAL, *WORDS]
+    # Whole numbers of a generator whose stream NumPy keeps: the same file everywhere.
+    rng = np.random.default_rng(max_tokens * 10 + n_heads)
+
+    def values(*shape: int) -> np.ndarray:
+        return rng.integers(-64, 65, shape).astype(np.float32) / np.float32(256)
+
+    def norm() -> np.ndarray:
+        return np.stack([np.float32(1) + values(dim), values(dim)])
+
+    sizes = {"qkv": (3 * dim, dim), "out": (dim, dim), "up": (dim, dim), "down": (dim, dim)}
+    model = BertModel(
+        BertShape(dim, 1, n_heads, dim, max_tokens, pooling, 1e-12),
+        values(len(pieces), dim),
+        values(max_tokens + 2, dim),
+        norm(),
+        {f"00.{name}": values(*size) for name, size in sizes.items()},
+        {f"00.{name}": values(size[0]) for name, size in sizes.items()},
+        {"00.norm1": norm(), "00.norm2": norm()},
+    )
+    header = header_of(pieces, dim, max_tokens, 0)
+    return pack_bert_encoder("fuzz-4", header, Vocab.from_text("\n".join(pieces)), model, "fuzz")
 
 
 def corpus() -> dict[str, bytes]:
@@ -66,6 +99,8 @@ def corpus() -> dict[str, bytes]:
         "full_index": encoder([*SPECIAL, *WORDS], 3, 4, len(SPECIAL) + len(WORDS) + 1),
         "no_rows": encoder(SPECIAL, 4, 4),
         "three_blocks": encoder(many, 2, 512),
+        "bert_mean": bert(40, 4, 0),
+        "bert_cls": bert(1, 1, 1),
         "no_sections": pack_file(1, "fuzz-2", {}),
         "model": pack_file(3, "fuzz-3", {"weights": np.arange(5, dtype=np.float32)}),
     }

@@ -1,5 +1,5 @@
 /*
- * fuzz_file.c - fuzz target for td_file.c, td_encoder.c and td_embed.c.
+ * fuzz_file.c - fuzz target for td_file.c, td_encoder.c, td_embed.c and td_bert*.c.
  *
  * In:  the bytes of an encoder file.
  * Out: nothing; whatever td_encoder_open() accepts must be safe to embed texts with, so a sanitizer
@@ -28,7 +28,9 @@ static const char *const texts[] = {
 	"",
 	"\xff\xfe",
 	"supercalifragilisticexpialidocious 1234567890 ... !!!",
+	"a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a",
 };
+#define N_TEXTS (sizeof(texts) / sizeof(texts[0]))
 
 /* A block of exactly this size, aligned as the kernel asks for it. */
 static void *
@@ -41,30 +43,95 @@ allocate(size_t size)
 }
 
 static void
-use_encoder(const td_encoder *encoder)
+check_embedded(td_status status, const td_embed_info *info, const float *out, uint32_t dim)
+{
+	if (status == TD_OK)
+	{
+		REQUIRE(info->n_used <= info->n_tokens && info->n_known <= info->n_used);
+		REQUIRE(td_vec_check(out, dim) == TD_OK);
+	}
+	else
+		REQUIRE(status == TD_ERR_EMPTY || status == TD_ERR_UTF8 || status == TD_ERR_NONFINITE);
+}
+
+/* Each text by itself, with no more scratch than it is said to need. */
+static void
+embed_one_by_one(const td_encoder *encoder)
 {
 	float *out = malloc(encoder->dim * sizeof(float));
 	td_embed_info info;
 	size_t i;
 
 	REQUIRE(out != NULL);
-	for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+	for (i = 0; i < N_TEXTS; i++)
 	{
 		size_t len = strlen(texts[i]);
 		size_t scratch_size = td_embed_scratch_size(encoder, len);
 		void *scratch = allocate(scratch_size);
 		td_status status = td_embed_text(encoder, texts[i], len, out, &info, scratch, scratch_size);
 
-		if (status == TD_OK)
-		{
-			REQUIRE(info.n_used <= info.n_tokens && info.n_known <= info.n_used);
-			REQUIRE(td_vec_check(out, encoder->dim) == TD_OK);
-		}
-		else
-			REQUIRE(status == TD_ERR_EMPTY || status == TD_ERR_UTF8 || status == TD_ERR_NONFINITE);
+		check_embedded(status, &info, out, encoder->dim);
 		free(scratch);
 	}
 	free(out);
+}
+
+/* As many at a time as fit. */
+static void
+embed_together(const td_encoder *encoder)
+{
+	size_t scratch_size = td_embed_scratch_size(encoder, 200);
+	void *scratch = allocate(scratch_size);
+	float *out = malloc(N_TEXTS * encoder->dim * sizeof(float));
+	size_t lens[N_TEXTS];
+	size_t done = 0;
+	td_embed_job job;
+	size_t i;
+
+	REQUIRE(out != NULL);
+	for (i = 0; i < N_TEXTS; i++)
+		lens[i] = strlen(texts[i]);
+	while (done < N_TEXTS)
+	{
+		td_status status = td_embed_begin(&job, encoder, texts + done, lens + done, N_TEXTS - done,
+										  scratch, scratch_size);
+
+		/* The last one is alone, and begin speaks of it. */
+		if (status != TD_OK)
+		{
+			check_embedded(status, &job.info[0], out, encoder->dim);
+			break;
+		}
+		while (td_embed_step(&job))
+			;
+		td_embed_end(&job, out);
+		REQUIRE(job.n_texts >= 1 && job.n_texts <= N_TEXTS - done);
+		for (i = 0; i < job.n_texts; i++)
+			check_embedded(job.status[i], &job.info[i], out + i * encoder->dim, encoder->dim);
+		done += job.n_texts;
+	}
+	free(scratch);
+	free(out);
+}
+
+static void
+use_encoder(td_encoder *encoder)
+{
+	td_level best = td_level_best();
+	unsigned level;
+
+	/* A crafted limit of a million rows would only use up the time. */
+	if ((uint64_t) encoder->max_tokens * encoder->dim > (1u << 20))
+		return;
+	for (level = 0; level <= best; level++)
+	{
+		encoder->level = level;
+		embed_one_by_one(encoder);
+		embed_together(encoder);
+		if (encoder->file.kind == TD_FILE_STATIC_ENCODER)
+			break;
+	}
+	(void) td_encoder_verify(encoder);
 }
 
 static void
