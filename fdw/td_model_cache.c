@@ -180,13 +180,22 @@ fill_fault(TdEncoderFault *fault, int sqlstate, const char *id, const char *path
 {
 	char folder[MAXPGPATH];
 
+	static const char *const names[] = {"minilm", "static", TD_EXTERNAL_ENCODER};
+	const char *meant = NULL;
+
 	strlcpy(folder, path, sizeof(folder));
 	get_parent_directory(folder);
+	if (sqlstate == ERRCODE_UNDEFINED_FILE && strcmp(encoder_name(id), id) == 0)
+		meant = tdpg_closest(id, names, lengthof(names));
 	fault->sqlstate = sqlstate;
 	snprintf(fault->message, sizeof(fault->message), "cannot use encoder \"%s\": %s", id, message);
 	snprintf(fault->detail, sizeof(fault->detail), "File \"%s\": %s.", path, why);
-	snprintf(fault->hint, sizeof(fault->hint),
-			 "Build it with: tinydancer encoder build %s --dir '%.300s'", encoder_name(id), folder);
+	if (meant != NULL)
+		snprintf(fault->hint, sizeof(fault->hint), "Perhaps you meant \"%s\".", meant);
+	else
+		snprintf(fault->hint, sizeof(fault->hint),
+				 "Build it with: tinydancer encoder build %s --dir '%.300s'", encoder_name(id),
+				 folder);
 }
 
 void
@@ -311,6 +320,16 @@ tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault)
 	TdEncoderFile *file = NULL;
 	int fd;
 
+	if (strcmp(id, TD_EXTERNAL_ENCODER) == 0)
+	{
+		fault->sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+		snprintf(fault->message, sizeof(fault->message), "encoder \"%s\" does not embed text", id);
+		snprintf(fault->detail, sizeof(fault->detail),
+				 "It stands for vectors that the caller makes.");
+		snprintf(fault->hint, sizeof(fault->hint),
+				 "Pass the vector as embedding, or CALL tinydancer.use_encoder('static').");
+		return NULL;
+	}
 	if (!id_is_valid(id))
 	{
 		fault->sqlstate = ERRCODE_INVALID_PARAMETER_VALUE;
@@ -357,6 +376,8 @@ tdpg_encoder_is_current(const TdEncoderFile *file, const char *id)
 	char path[MAXPGPATH];
 	struct stat st;
 
+	if (strcmp(id, TD_EXTERNAL_ENCODER) == 0)
+		return true;
 	encoder_path(id, path);
 	if (file == NULL)
 		return stat(path, &st) != 0;

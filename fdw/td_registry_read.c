@@ -146,6 +146,28 @@ tdpg_read_settings(Snapshot snapshot, TdSettings *settings)
 	scan_end(&t);
 }
 
+bool
+tdpg_has_vectors_of_another(Snapshot snapshot, const char *table, const char *id)
+{
+	TableScan t;
+	AttrNumber encoder;
+	bool found = false;
+
+	scan_begin(&t, table, snapshot);
+	encoder = column(&t, "encoder");
+	while (!found && scan_next(&t))
+	{
+		char *made_by = get_cstring(&t, encoder);
+
+		/* A check of the table has it that a vector has an encoder. */
+		found = made_by != NULL && strcmp(made_by, id) != 0;
+		if (made_by != NULL)
+			pfree(made_by);
+	}
+	scan_end(&t);
+	return found;
+}
+
 static int
 policy_compare(const void *a, const void *b)
 {
