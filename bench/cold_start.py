@@ -103,7 +103,9 @@ def main() -> int:
         return 0
     print(f"Postgres {version}, unix socket, one processor, {args.connections} new connections")
     for encoder, statements in results.items():
-        print(f"\n{encoder:26} {'first ms':>9} {'x SELECT 1':>11}  {'quartiles':14} {'again ms':>9}")
+        print(
+            f"\n{encoder:26} {'first ms':>9} {'x SELECT 1':>11}  {'quartiles':14} {'again ms':>9}"
+        )
         for name, r in statements.items():
             print(
                 f"{name:26} {r['first_ms']:9.2f} {r['ratio']:11.1f}"

@@ -259,7 +259,9 @@ def test_other_session_sees_switch_at_commit_through_prepared_statement(session:
     assert reader.execute(DIM, prepare=True).fetchone() == (48,)
     assert reader.execute(ROUTE, (REQUEST,), prepare=True).fetchone() == ("a",)
     with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
-        reader.execute("SELECT * FROM ruvector_route(NULL, embedding := %s::real[])", ([0.5] * 128,))
+        reader.execute(
+            "SELECT * FROM ruvector_route(NULL, embedding := %s::real[])", ([0.5] * 128,)
+        )
     assert '"small-1" have 48, the argument has 128' in caught.value.diag.message_detail
 
 
