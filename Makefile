@@ -77,7 +77,7 @@ override CFLAGS := $(foreach f,$(CFLAGS),$(if $(filter -W%,$f),$(call cc_knows,$
 endif
 # -fvisibility=hidden on kernel objects only: before 16, Postgres does not mark its own entry points
 # exported, and the module would not load.  -ffp-contract=off: same bits in both shells.
-$(KERNEL_OBJS): override CFLAGS += -O3 -fvisibility=hidden -ffp-contract=off $(STRICT_CFLAGS)
+$(KERNEL_OBJS): override CFLAGS += -O3 -fvisibility=hidden -ffp-contract=off -Wno-psabi $(STRICT_CFLAGS)
 $(MODULE_SRCS:.c=.o): override CFLAGS += -ffp-contract=off $(MODULE_STRICT_CFLAGS)
 
 # PGXS does not track headers; the version is compiled in.

@@ -33,7 +33,14 @@ def relative(pattern: str) -> list[str]:
 
 
 sanitize = os.environ.get("TINYDANCER_SANITIZE") == "1"
-compile_args = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
+compile_args = [
+    "-std=gnu11",
+    "-O3",
+    "-ffp-contract=off",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wno-psabi",
+]
 link_args: list[str] = []
 if sanitize:
     compile_args += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]

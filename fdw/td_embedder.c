@@ -31,6 +31,9 @@
  */
 #define PART_SIZE (256 * 1024)
 
+/* Bytes of the longest text that is embedded together with others; up to 64 are split at once. */
+#define TOGETHER_SIZE 4096
+
 struct TdEmbedder
 {
 	MemoryContext context; /* holds the scratch alone */
@@ -143,15 +146,33 @@ tdpg_count_pieces(const td_encoder *encoder, TdText text, size_t *n_pieces)
 	return TD_OK;
 }
 
+/* Run a job to its end. */
+static void
+finish(td_embed_job *job, float *out)
+{
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+	} while (td_embed_step(job));
+	td_embed_end(job, out);
+}
+
 /* One text, whole. */
 static td_status
 embed_whole(TdEmbedder *embedder, const td_encoder *encoder, TdText text, float *out,
 			td_embed_info *info)
 {
-	ensure_scratch(embedder, td_embed_scratch_size(encoder));
-	CHECK_FOR_INTERRUPTS();
-	return td_embed_text(encoder, text.data, text.len, out, info, embedder->scratch,
-						 embedder->size);
+	td_embed_job job;
+	td_status status;
+
+	ensure_scratch(embedder, td_embed_scratch_size(encoder, text.len));
+	status = td_embed_begin(&job, encoder, &text.data, &text.len, 1, embedder->scratch,
+							embedder->size);
+	if (status != TD_OK)
+		return status;
+	finish(&job, out);
+	*info = job.info[0];
+	return job.status[0];
 }
 
 td_status
@@ -174,17 +195,53 @@ tdpg_embed(TdEmbedder *embedder, const td_encoder *encoder, TdText text, float *
 	return status;
 }
 
+/* As many texts as go together from the first one on; returns their number. */
+static int
+embed_together(TdEmbedder *embedder, const td_encoder *encoder, const TdText *texts, int n,
+			   float *out, td_status *status)
+{
+	const char *data[TD_EMBED_MAX_TEXTS];
+	size_t lens[TD_EMBED_MAX_TEXTS];
+	td_embed_job job;
+	int taken = 0;
+	int i;
+
+	while (taken < n && taken < TD_EMBED_MAX_TEXTS && texts[taken].len <= TOGETHER_SIZE)
+	{
+		data[taken] = texts[taken].data;
+		lens[taken] = texts[taken].len;
+		taken++;
+	}
+	ensure_scratch(embedder, td_embed_scratch_size(encoder, SIZE_MAX));
+	*status = td_embed_begin(&job, encoder, data, lens, taken, embedder->scratch, embedder->size);
+	if (*status == TD_ERR_BUFFER)
+		elog(ERROR, "scratch of %zu bytes is too small", embedder->size);
+	finish(&job, out);
+	for (i = 0; i < (int) job.n_texts; i++)
+		status[i] = job.status[i];
+	return (int) job.n_texts;
+}
+
 void
 tdpg_embed_many(TdEmbedder *embedder, const td_encoder *encoder, const TdText *texts, int n,
 				float *out, td_status *status)
 {
-	td_embed_info info;
-	int i;
+	int i = 0;
 
-	for (i = 0; i < n; i++, out += encoder->dim)
+	while (i < n)
 	{
-		status[i] = tdpg_embed(embedder, encoder, texts[i], out, &info);
-		if (status[i] != TD_OK)
-			memset(out, 0, sizeof(float) * encoder->dim);
+		float *vectors = out + (size_t) i * encoder->dim;
+
+		if (texts[i].len <= TOGETHER_SIZE)
+			i += embed_together(embedder, encoder, texts + i, n - i, vectors, status + i);
+		else
+		{
+			td_embed_info info;
+
+			status[i] = tdpg_embed(embedder, encoder, texts[i], vectors, &info);
+			if (status[i] != TD_OK)
+				memset(vectors, 0, sizeof(float) * encoder->dim);
+			i++;
+		}
 	}
 }

@@ -7,10 +7,6 @@
 #include "td_datum.h"
 #include "tinydancer.h"
 
-#ifndef TD_EMBED_MAX_TEXTS
-#define TD_EMBED_MAX_TEXTS 64
-#endif
-
 /* The scratch memory of a statement that embeds texts; grows with the longest of them. */
 typedef struct TdEmbedder TdEmbedder;
 

@@ -63,6 +63,15 @@ copy_name(const char *path, const struct stat *st, char *family, char *name)
 			 (unsigned long long) td_hash64(facts, sizeof(facts), 0));
 }
 
+/* Everything that can be said against a content, though it take a while. */
+static td_status
+check_all(const TdMapping *map, td_encoder *view)
+{
+	td_status status = td_encoder_open(map->bytes, map->size, view);
+
+	return status == TD_OK ? td_encoder_verify(view) : status;
+}
+
 /* Map a copy that was checked when it was made. */
 static td_status
 map_copy(const char *copy, size_t size, TdMapping *map, td_encoder *view)
@@ -75,7 +84,7 @@ map_copy(const char *copy, size_t size, TdMapping *map, td_encoder *view)
 		return status;
 	if (fstat(fd, &st) == 0 && (size_t) st.st_size == size && map_fd(fd, size, map))
 	{
-		status = td_encoder_open(map->bytes, map->size, view);
+		status = td_encoder_reopen(map->bytes, map->size, view);
 		if (status != TD_OK)
 			tdpg_encoder_unmap(map);
 	}
@@ -153,7 +162,7 @@ make_copy(const char *family, const char *name, int fd, size_t size, TdMapping *
 		*made = true; /* or would have been, from a whole file */
 	else if (done == size && map_fd(copy, size, map))
 	{
-		status = td_encoder_open(map->bytes, map->size, view);
+		status = check_all(map, view);
 		*made = status != TD_OK || rename(partial, final) == 0;
 		if (status != TD_OK || !*made)
 			tdpg_encoder_unmap(map);
@@ -185,7 +194,7 @@ tdpg_encoder_map(const char *path, int fd, const struct stat *st, TdMapping *map
 		return true;
 	if (!map_fd(fd, st->st_size, map))
 		return false;
-	*status = td_encoder_open(map->bytes, map->size, view);
+	*status = check_all(map, view);
 	if (*status != TD_OK)
 		tdpg_encoder_unmap(map);
 	return true;

@@ -378,7 +378,8 @@ tdpg_encoder_is_current(const TdEncoderFile *file, const char *id)
 }
 
 const td_encoder *
-tdpg_encoder_view(const TdEncoderFile *file)
+tdpg_encoder_view(TdEncoderFile *file)
 {
+	file->view.level = tdpg_kernel_level();
 	return &file->view;
 }

@@ -39,7 +39,8 @@ extern TdEncoderFile *tdpg_encoder_open(const char *id, uint64 checksum, TdEncod
 /* Whether the file on disk is still the one that was mapped (or, with NULL, is still missing). */
 extern bool tdpg_encoder_is_current(const TdEncoderFile *file, const char *id);
 
-extern const td_encoder *tdpg_encoder_view(const TdEncoderFile *file);
+/* The encoder in it, at the level that the settings name. */
+extern const td_encoder *tdpg_encoder_view(TdEncoderFile *file);
 extern void tdpg_encoder_unpin(TdEncoderFile *file);
 
 /* Raise a fault; never returns. */

@@ -15,12 +15,13 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY
-from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport SIZE_MAX, int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 cimport td
 
 import mmap
+import operator
 import os
 
 import numpy as np
@@ -29,8 +30,10 @@ from tinydancer import errors
 
 __all__ = [
     "AGENT_DTYPE",
+    "BEST_LEVEL",
     "CANDIDATE_DTYPE",
     "FILE_VERSION",
+    "LEVELS",
     "LIMIT_NAMES",
     "MAX_DIM",
     "NONE",
@@ -58,6 +61,13 @@ __all__ = [
 NONE = int(td.TD_NONE)
 FILE_VERSION = int(td.TD_FILE_VERSION)
 MAX_DIM = int(td.TD_MAX_DIM)
+
+# The instruction sets that the kernel has code for, the least first.
+LEVELS = tuple(
+    td.td_level_name(<td.td_level> i).decode("ascii") for i in range(td.TD_N_LEVELS)
+)
+BEST_LEVEL = LEVELS[<int> td.td_level_best()]
+LEVEL_VARIABLE = "TINYDANCER_KERNEL_LEVEL"
 
 # In the order of the bits of CANDIDATE_DTYPE's "rejected_by".
 LIMIT_NAMES = tuple(td.td_limit_name(i).decode("ascii") for i in range(td.TD_N_LIMITS))
@@ -141,6 +151,23 @@ cdef object _error(int status, object detail=None, object hint=None):
 
 cdef int _raise(int status, object detail=None, object hint=None) except -1:
     raise _error(status, detail, hint)
+
+
+cdef int _level(object name) except -1:
+    """The number of a level, checked against what this processor can run."""
+    cdef int number
+
+    if name not in LEVELS:
+        raise errors.InvalidInputError(
+            f'unknown kernel level "{name}"', f"Known levels are {', '.join(LEVELS)}."
+        )
+    number = LEVELS.index(name)
+    if number > <int> td.td_level_best():
+        raise errors.InvalidInputError(
+            f'this processor cannot run kernel level "{name}"',
+            f"The greatest that it can run is {BEST_LEVEL}.",
+        )
+    return number
 
 
 cdef object _wrong_array(str what, object given, str wanted):
@@ -598,6 +625,7 @@ _ELEMENTS = {
     np.dtype(np.uint16): int(td.TD_U16),
     np.dtype(np.uint32): int(td.TD_U32),
     np.dtype(np.float32): int(td.TD_F32),
+    np.dtype(np.int32): int(td.TD_I32),
 }
 
 
@@ -727,16 +755,20 @@ cdef class Encoder:
     Args:
         source: a path, which is mapped read-only and shared between processes, or the bytes of a
             file, which are copied.
+        level: the instruction set to compute with, one of LEVELS; None means what the environment
+            variable TINYDANCER_KERNEL_LEVEL says, else the greatest that this processor can run.
+            The vectors do not depend on it.
 
     Raises:
         FileFormatError: if the bytes are not an intact encoder of this version.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
         OSError: if the path cannot be read.
     """
 
     cdef td.td_encoder encoder
     cdef _Content _content
 
-    def __cinit__(self, source):
+    def __cinit__(self, source, *, level=None):
         cdef _Content content = _Content(source)
         cdef td.td_status status
 
@@ -745,6 +777,27 @@ cdef class Encoder:
             status = td.td_encoder_open(content.start, content.size, &self.encoder)
         if status != td.TD_OK:
             content.refuse(status)
+        wanted = level if level is not None else os.environ.get(LEVEL_VARIABLE)
+        if wanted:
+            self.encoder.level = _level(wanted)
+
+    @property
+    def level(self):
+        """The instruction set it computes with, one of LEVELS."""
+        return LEVELS[self.encoder.level]
+
+    def verify(self):
+        """Check what a file promises beyond what is needed to read it safely.
+
+        Raises:
+            FileFormatError: if weights are too large for one of the levels, or sums are wrong.
+        """
+        cdef td.td_status status
+
+        with nogil:
+            status = td.td_encoder_verify(&self.encoder)
+        if status != td.TD_OK:
+            self._content.refuse(status)
 
     @property
     def path(self):
@@ -873,73 +926,120 @@ cdef class Encoder:
             _raise(status)
         return result
 
-    def embed(self, texts):
+    def embed(self, texts, *, threads=1):
         """Turn texts into unit vectors.
 
-        A text without a word that the encoder knows gives zeros.
+        A text without a word that a static encoder knows gives zeros.
 
         Args:
             texts: a str, or a sequence of n of them.
+            threads: how many work at once; the vectors do not depend on it.
 
         Returns:
             (n, dim) float32; n is 1 for a str.
 
         Raises:
             EmptyRequestError: for a text of nothing but white space and control characters.
+            InvalidInputError: for fewer than one thread.
             TextEncodingError: for a lone surrogate.
         """
         cdef list given = [texts] if isinstance(texts, str) else list(texts)
-        cdef Py_ssize_t n = len(given)
-        cdef Py_ssize_t i
-        cdef _Scratch scratch
-        cdef float[:, ::1] out
-        cdef td.td_embed_info info
-        cdef td.td_status status
+        cdef list encoded = [_utf8(text) for text in given]
+        cdef Py_ssize_t n = len(encoded)
+        cdef Py_ssize_t workers = operator.index(threads)
 
+        if workers < 1:
+            raise errors.InvalidInputError("threads must be at least 1", f"It is {workers}.")
         result = np.empty((n, self.encoder.dim), dtype=np.float32)
-        if n == 0:
+        # A thread costs some ten microseconds to start.
+        workers = min(workers, (n + 15) // 16)
+        if workers <= 1:
+            self._embed_some(encoded, 0, n, result)
             return result
-        out = result
-        scratch = _Scratch(td.td_embed_scratch_size(&self.encoder))
-        for i in range(n):
-            if i % 256 == 255:
-                # A million texts take seconds, and Ctrl-C should not wait for them.
-                PyErr_CheckSignals()
-            status = self._embed_one(_utf8(given[i]), &out[i, 0], &info, scratch)
-            if status != td.TD_OK:
-                _raise(status, f"Text {i + 1} of {n} cannot be embedded." if n > 1 else None)
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(workers) as pool:
+            # Slices finer than one a thread even out texts of unequal length.
+            step = max(16, n // (8 * workers))
+            jobs = [
+                pool.submit(self._embed_some, encoded, start, min(start + step, n), result)
+                for start in range(0, n, step)
+            ]
+            for job in jobs:
+                job.result()
         return result
 
-    cdef td.td_status _embed_one(self, bytes encoded, float *out, td.td_embed_info *info,
-                                 _Scratch scratch):
-        cdef const char *p = encoded
-        cdef size_t n = len(encoded)
+    def _embed_some(self, list encoded, Py_ssize_t start, Py_ssize_t stop, result):
+        """Embed texts start .. stop - 1 into the same rows of result."""
+        cdef float[:, ::1] out = result
+        cdef const char *texts[td.TD_EMBED_MAX_TEXTS]
+        cdef size_t lens[td.TD_EMBED_MAX_TEXTS]
+        cdef td.td_embed_job job
         cdef td.td_status status
+        cdef size_t n
+        cdef size_t i
+        cdef bytes text
+        cdef size_t longest = 0
+        cdef _Scratch scratch
 
-        with nogil:
-            status = td.td_embed_text(&self.encoder, p, n, out, info, scratch.start, scratch.size)
-        return status
+        if start >= stop:
+            return
+        if stop - start > 1:
+            longest = SIZE_MAX
+        else:
+            longest = len(<bytes> encoded[start])
+        scratch = _Scratch(td.td_embed_scratch_size(&self.encoder, longest))
+        while start < stop:
+            n = min(stop - start, td.TD_EMBED_MAX_TEXTS)
+            for i in range(n):
+                text = encoded[start + <Py_ssize_t> i]
+                texts[i] = text
+                lens[i] = len(text)
+            with nogil:
+                status = td.td_embed_begin(&job, &self.encoder, texts, lens, n, scratch.start,
+                                           scratch.size)
+                if status == td.TD_OK:
+                    while td.td_embed_step(&job):
+                        pass
+                    td.td_embed_end(&job, &out[start, 0])
+            if status != td.TD_OK:
+                job.n_texts = 1
+            for i in range(job.n_texts):
+                if status == td.TD_OK:
+                    status = job.status[i]
+                if status != td.TD_OK:
+                    number = start + <Py_ssize_t> i + 1
+                    total = len(encoded)
+                    _raise(status,
+                           f"Text {number} of {total} cannot be embedded." if total > 1 else None)
+            start += <Py_ssize_t> job.n_texts
+            # A million texts take seconds, and Ctrl-C should not wait for them.
+            PyErr_CheckSignals()
 
     def embed_info(self, text):
         """Turn one text into a unit vector and say how much of it was read.
 
         Returns:
             The vector, (dim,) float32; n_tokens, word pieces of the whole text; n_used, how many
-            were read; n_known, how many of those carry a vector.
+            were read; n_known, how many of those carry a vector of their own.
 
         Raises:
             EmptyRequestError: for a text of nothing but white space and control characters.
             TextEncodingError: for a lone surrogate.
         """
         cdef bytes encoded = _utf8(text)
-        cdef _Scratch scratch = _Scratch(td.td_embed_scratch_size(&self.encoder))
+        cdef const char *p = encoded
+        cdef size_t n = len(encoded)
+        cdef _Scratch scratch = _Scratch(td.td_embed_scratch_size(&self.encoder, n))
         cdef float[::1] out
         cdef td.td_embed_info info
         cdef td.td_status status
 
         result = np.empty(self.encoder.dim, dtype=np.float32)
         out = result
-        status = self._embed_one(encoded, &out[0], &info, scratch)
+        with nogil:
+            status = td.td_embed_text(&self.encoder, p, n, &out[0], &info, scratch.start,
+                                      scratch.size)
         if status != td.TD_OK:
             _raise(status)
         return result, info.n_tokens, info.n_used, info.n_known

@@ -23,6 +23,16 @@ cdef extern from "tinydancer.h" nogil:
 
     const char *td_status_text(td_status status)
 
+    # td_cpu.c
+    ctypedef enum td_level:
+        TD_LEVEL_PORTABLE
+
+    enum:
+        TD_N_LEVELS
+
+    td_level td_level_best()
+    const char *td_level_name(td_level level)
+
     # td_vec.c
     float td_vec_dot(const float *a, const float *b, size_t n)
     float td_vec_norm(const float *a, size_t n)
@@ -60,6 +70,7 @@ cdef extern from "tinydancer.h" nogil:
         TD_U16
         TD_U32
         TD_F32
+        TD_I32
 
     ctypedef struct td_file:
         uint32_t kind
@@ -111,8 +122,10 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t first_row
         float fit_mu
         float fit_s
+        uint32_t level
 
     td_status td_encoder_open(const void *data, size_t size, td_encoder *encoder)
+    td_status td_encoder_verify(const td_encoder *encoder)
 
     # td_embed.c
     ctypedef struct td_embed_info:
@@ -120,9 +133,22 @@ cdef extern from "tinydancer.h" nogil:
         size_t n_used
         size_t n_known
 
-    size_t td_embed_scratch_size(const td_encoder *encoder)
+    enum:
+        TD_EMBED_MAX_TEXTS
+
+    ctypedef struct td_embed_job:
+        size_t n_texts
+        td_embed_info *info
+        td_status *status
+
+    size_t td_embed_scratch_size(const td_encoder *encoder, size_t len)
     td_status td_embed_text(const td_encoder *encoder, const char *text, size_t len, float *out,
                             td_embed_info *info, void *scratch, size_t scratch_size)
+    td_status td_embed_begin(td_embed_job *job, const td_encoder *encoder,
+                             const char *const *texts, const size_t *lens, size_t n,
+                             void *scratch, size_t scratch_size)
+    int td_embed_step(td_embed_job *job)
+    void td_embed_end(td_embed_job *job, float *out)
 
     # td_fastgrnn.c
     ctypedef enum td_weights:

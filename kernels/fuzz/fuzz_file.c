@@ -43,17 +43,17 @@ allocate(size_t size)
 static void
 use_encoder(const td_encoder *encoder)
 {
-	size_t scratch_size = td_embed_scratch_size(encoder);
 	float *out = malloc(encoder->dim * sizeof(float));
-	void *scratch = allocate(scratch_size);
 	td_embed_info info;
 	size_t i;
 
 	REQUIRE(out != NULL);
 	for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 	{
-		td_status status =
-			td_embed_text(encoder, texts[i], strlen(texts[i]), out, &info, scratch, scratch_size);
+		size_t len = strlen(texts[i]);
+		size_t scratch_size = td_embed_scratch_size(encoder, len);
+		void *scratch = allocate(scratch_size);
+		td_status status = td_embed_text(encoder, texts[i], len, out, &info, scratch, scratch_size);
 
 		if (status == TD_OK)
 		{
@@ -62,8 +62,8 @@ use_encoder(const td_encoder *encoder)
 		}
 		else
 			REQUIRE(status == TD_ERR_EMPTY || status == TD_ERR_UTF8 || status == TD_ERR_NONFINITE);
+		free(scratch);
 	}
-	free(scratch);
 	free(out);
 }
 
@@ -79,6 +79,8 @@ try_file(const uint8_t *bytes, size_t size)
 		td_file_section(&file, "about", TD_U8, &section, &count) == TD_OK && section != NULL)
 		(void) td_hash64(section, count, 0);
 	if (td_encoder_open(bytes, size, &encoder) == TD_OK)
+		use_encoder(&encoder);
+	else if (td_encoder_reopen(bytes, size, &encoder) == TD_OK)
 		use_encoder(&encoder);
 }
 

@@ -58,6 +58,24 @@ typedef enum td_status
  */
 const char *td_status_text(td_status status);
 
+/* ---------------------------------------------------------------- in td_cpu.c: instruction sets */
+
+/* Sets of code for one kind of processor each.  All give the same bits. */
+typedef enum td_level
+{
+	TD_LEVEL_PORTABLE = 0,
+	TD_LEVEL_SSE2,
+	TD_LEVEL_AVX2,
+	TD_LEVEL_AVX512_VNNI
+} td_level;
+#define TD_N_LEVELS 4
+
+/* The greatest level that this processor, its operating system and this build can run.  O(1). */
+td_level td_level_best(void);
+
+/* "portable", "sse2", "avx2" or "avx512_vnni". */
+const char *td_level_name(td_level level);
+
 /* ---------------------------------------------------------------- in td_vec.c: vectors */
 
 /* Sum of a[i] * b[i] over n, in the fixed lane order (sixteen lanes, then a halving tree). */
@@ -155,7 +173,8 @@ typedef enum td_element
 	TD_I8 = 2,
 	TD_U16 = 3,
 	TD_U32 = 4,
-	TD_F32 = 5
+	TD_F32 = 5,
+	TD_I32 = 6
 } td_element;
 
 typedef struct td_file
@@ -176,6 +195,9 @@ typedef struct td_file
  * Returns TD_ERR_NOT_FILE, TD_ERR_VERSION, TD_ERR_TRUNCATED, TD_ERR_CHECKSUM or TD_ERR_CORRUPT.
  */
 td_status td_file_open(const void *bytes, size_t size, td_file *file);
+
+/* td_file_open() without the checksum: see td_encoder_reopen(). */
+td_status td_file_reopen(const void *bytes, size_t size, td_file *file);
 
 /*
  * Find a section by name and element type.  *data is NULL and *count 0 if there is none.
@@ -251,6 +273,47 @@ td_status td_text_fold(const char *text, size_t len, char *out, size_t capacity,
 
 #define TD_MAX_DIM 4096u
 #define TD_MAX_TOKENS 8192u
+#define TD_BERT_MAX_LAYERS 24u
+
+/* A product of an encoder's layer: y[c] = scale[c] * sum over k of weight[c][k] * x[k] + bias[c].
+ */
+typedef struct td_bert_matrix
+{
+	const int8_t *weight; /* [n_out / 64][n_in / 4][64][4] */
+	const float *scale;	  /* [n_out] */
+	const float *bias;	  /* [n_out] */
+	const int32_t *sum;	  /* [n_out], sums of the int8 weights of an output channel */
+} td_bert_matrix;
+
+typedef struct td_bert_layer
+{
+	td_bert_matrix qkv;	 /* dim -> 3 dim: query, key, value; query divided by sqrt(head size) */
+	td_bert_matrix out;	 /* dim -> dim */
+	td_bert_matrix up;	 /* dim -> n_inner */
+	td_bert_matrix down; /* n_inner -> dim */
+	const float *norm1;	 /* [2][dim], gain and bias, after attention */
+	const float *norm2;	 /* [2][dim], after the feed-forward part */
+} td_bert_layer;
+
+typedef enum td_pooling
+{
+	TD_POOLING_MEAN = 0, /* of all word pieces, [CLS] and [SEP] included */
+	TD_POOLING_CLS = 1	 /* the vector of [CLS] */
+} td_pooling;
+
+typedef struct td_bert
+{
+	uint32_t n_layers;
+	uint32_t n_heads;
+	uint32_t n_inner;
+	uint32_t pooling; /* td_pooling */
+	float norm_eps;
+	const int8_t *word;		 /* [vocab size][dim] */
+	const float *word_scale; /* [vocab size] */
+	const float *position;	 /* [max_tokens + 2][dim], the vector of token type 0 included */
+	const float *norm;		 /* [2][dim] */
+	td_bert_layer layers[TD_BERT_MAX_LAYERS];
+} td_bert;
 
 /*
  * A checked view on an encoder file.  Sections of every encoder:
@@ -266,6 +329,20 @@ td_status td_text_fold(const char *text, size_t len, char *out, size_t capacity,
  *   "static.row"    i8[n][dim]
  *   "static.code"   u8[n]: which scale
  *   "static.scale"  f32[256]: a row's vector is row * scale[code], importance weight included
+ *
+ * A BERT encoder (Devlin et al. 2018, post-layer-norm, GELU with erf) has first_row 0, [CLS] and
+ * [SEP], dim and n_inner that are multiples of 64, heads whose size is a multiple of 16, and:
+ *
+ *   "bert"            u32[16]: n_layers, n_heads, n_inner, pooling, bits of float norm_eps, zeros
+ *   "bert.word"       i8[vocab size][dim], "bert.word.scale" f32[vocab size]
+ *   "bert.position"   f32[max_tokens + 2][dim]
+ *   "bert.norm"       f32[2][dim]
+ *   "LL.M.weight" i8, "LL.M.scale" f32, "LL.M.bias" f32, "LL.M.sum" i32: td_bert_matrix M (qkv,
+ * out, up, down) of layer LL (00, 01 ...) "LL.norm1", "LL.norm2"  f32[2][dim]
+ *
+ * In a row of weights, for each pair of neighbours at an even input, the positive ones and the
+ * negative ones each sum to at most 128 in magnitude: AVX2 adds two products with activations up to
+ * 255 in 16 bits.  Words, weights and sums are used as they are and cannot make a read go astray.
  */
 typedef struct td_encoder
 {
@@ -274,11 +351,13 @@ typedef struct td_encoder
 	uint32_t dim;
 	uint32_t max_tokens; /* word pieces read of a text, without [CLS] and [SEP] */
 	uint32_t first_row;
-	float fit_mu; /* similarity at which fit is 0.5 */
-	float fit_s;  /* > 0 */
+	float fit_mu;	/* similarity at which fit is 0.5 */
+	float fit_s;	/* > 0 */
+	uint32_t level; /* td_level to compute with: td_level_best(); a caller may lower it */
 	const int8_t *static_rows;
 	const uint8_t *static_codes;
 	const float *static_scales;
+	td_bert bert; /* of kind TD_FILE_BERT_ENCODER */
 } td_encoder;
 
 /*
@@ -287,27 +366,81 @@ typedef struct td_encoder
  */
 td_status td_encoder_open(const void *bytes, size_t size, td_encoder *encoder);
 
+/*
+ * td_encoder_open() without the checksum, for bytes that it accepted before and that nobody could
+ * change since: reads little of a large file.  What it accepts is as safe to use, whatever it is.
+ */
+td_status td_encoder_reopen(const void *bytes, size_t size, td_encoder *encoder);
+
+/*
+ * Check what a file of ours promises beyond what is needed to read it safely: that no pair of a
+ * BERT encoder's weights is too large for AVX2, and that its sums are those of its weights.
+ * Returns TD_ERR_CORRUPT otherwise.  Reads all weights.
+ */
+td_status td_encoder_verify(const td_encoder *encoder);
+
 /* ---------------------------------------------------------------- in td_embed.c: text to vector */
 
 typedef struct td_embed_info
 {
 	size_t n_tokens; /* word pieces of the whole text */
 	size_t n_used;	 /* of those, how many the encoder read: at most its max_tokens */
-	size_t n_known;	 /* of the used, how many carry a vector */
+	size_t n_known;	 /* of the used, how many carry a vector of their own */
 } td_embed_info;
 
 /*
- * The unit vector of text[len] (UTF-8): for a static encoder the weighted mean of its rows,
- * summed in text order.  A text without a known word gives the zero vector (n_known 0).
+ * The unit vector of text[len] (UTF-8): for a static encoder the weighted mean of its rows, summed
+ * in text order; for a BERT encoder the pooled output of its last layer.  A text without a known
+ * word gives the zero vector with a static encoder (n_known 0), and that of [UNK] with BERT.
  *
  * out      [encoder->dim]
- * scratch  td_embed_scratch_size(encoder) bytes, aligned to 64
+ * scratch  td_embed_scratch_size(encoder, len) bytes, aligned to 64
  *
  * Returns TD_ERR_EMPTY for a text that holds nothing but white space and control characters.
  */
-size_t td_embed_scratch_size(const td_encoder *encoder);
+size_t td_embed_scratch_size(const td_encoder *encoder, size_t len);
 td_status td_embed_text(const td_encoder *encoder, const char *text, size_t len, float *out,
 						td_embed_info *info, void *scratch, size_t scratch_size);
+
+/* Texts that are embedded together at most; longer lists are split by the caller. */
+#define TD_EMBED_MAX_TEXTS 64
+
+/*
+ * td_embed_text() in pieces, for callers that look after interrupts: begin, then step until it
+ * returns 0, then end.  A step takes some tenths of a millisecond at the greatest level.
+ * The same bits as td_embed_text().
+ *
+ * Several texts go together where they fit: begin reads texts from the first on and says in
+ * job->n_texts how many it took, at least 1.  Vectors do not depend on the company.
+ */
+typedef struct td_embed_job
+{
+	const td_encoder *encoder;
+	size_t n_texts;
+	uint32_t start[TD_EMBED_MAX_TEXTS + 1]; /* row of each text's first word piece */
+	td_embed_info info[TD_EMBED_MAX_TEXTS];
+	td_status status[TD_EMBED_MAX_TEXTS]; /* TD_OK, or why a text has no vector */
+	void *scratch;
+	size_t capacity; /* rows that the scratch holds */
+	uint32_t layer;	 /* where the work stands */
+	uint32_t stage;
+	uint32_t position;
+} td_embed_job;
+
+/*
+ * texts, lens  [n], n at least 1; not needed once begin has returned
+ * scratch      td_embed_scratch_size(encoder, len of the first text) bytes, aligned to 64, the
+ * job's until the end; with more of it, at most td_embed_scratch_size(encoder, SIZE_MAX), more
+ *              texts of a BERT encoder go together, which is faster (a static encoder takes one)
+ *
+ * Returns TD_ERR_BUFFER when the first text does not fit, and with n 1 the status of that text.
+ */
+td_status td_embed_begin(td_embed_job *job, const td_encoder *encoder, const char *const *texts,
+						 const size_t *lens, size_t n, void *scratch, size_t scratch_size);
+int td_embed_step(td_embed_job *job);
+
+/* Vectors to out[job->n_texts][dim]; a text without a vector gets zeros. */
+void td_embed_end(td_embed_job *job, float *out);
 
 /* ---------------------------------------------------------------- in td_fastgrnn.c: the cell */
 

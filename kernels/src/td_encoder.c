@@ -2,11 +2,13 @@
  * td_encoder.c - a checked view on an encoder file.
  *
  * In: the bytes of a file.  Out: a td_encoder whose vocabulary, rows and constants can be used
- * without further checks by td_text.c and td_embed.c.  Called by both shells when they map a file.
+ * without further checks by td_text.c and td_embed.c.  Called by both shells when they map a file;
+ * td_bert_open.c does what only BERT encoders have.
  */
 #include <float.h>
 #include <string.h>
 
+#include "td_bert.h"
 #include "tinydancer.h"
 
 /* Positions in the "encoder" section. */
@@ -49,9 +51,9 @@ in_range(float value, float least, float greatest)
 	return value >= least && value <= greatest;
 }
 
-/* A section that must be there with exactly this many elements. */
-static td_status
-require(const td_file *file, const char *name, td_element element, size_t count, const void **data)
+td_status
+td_encoder_require(const td_file *file, const char *name, td_element element, size_t count,
+				   const void **data)
 {
 	size_t found;
 	td_status status = td_file_section(file, name, element, data, &found);
@@ -100,11 +102,11 @@ open_vocab(const td_file *file, const uint32_t *config, td_vocab *vocab)
 	if (data == NULL)
 		return TD_ERR_CORRUPT;
 	vocab->text = data;
-	status = require(file, "vocab.base", TD_U32, (vocab->size >> 8) + 1, &data);
+	status = td_encoder_require(file, "vocab.base", TD_U32, (vocab->size >> 8) + 1, &data);
 	if (status != TD_OK)
 		return status;
 	vocab->base = data;
-	status = require(file, "vocab.offset", TD_U16, (size_t) vocab->size + 1, &data);
+	status = td_encoder_require(file, "vocab.offset", TD_U16, (size_t) vocab->size + 1, &data);
 	if (status != TD_OK)
 		return status;
 	vocab->offset = data;
@@ -153,15 +155,15 @@ open_static(const td_file *file, td_encoder *encoder)
 	size_t i;
 	td_status status;
 
-	status = require(file, "static.row", TD_I8, n_rows * encoder->dim, &data);
+	status = td_encoder_require(file, "static.row", TD_I8, n_rows * encoder->dim, &data);
 	if (status != TD_OK)
 		return status;
 	encoder->static_rows = data;
-	status = require(file, "static.code", TD_U8, n_rows, &data);
+	status = td_encoder_require(file, "static.code", TD_U8, n_rows, &data);
 	if (status != TD_OK)
 		return status;
 	encoder->static_codes = data;
-	status = require(file, "static.scale", TD_F32, SCALES, &data);
+	status = td_encoder_require(file, "static.scale", TD_F32, SCALES, &data);
 	if (status != TD_OK)
 		return status;
 	encoder->static_scales = data;
@@ -174,20 +176,17 @@ open_static(const td_file *file, td_encoder *encoder)
 	return TD_OK;
 }
 
-td_status
-td_encoder_open(const void *bytes, size_t size, td_encoder *encoder)
+/* A view on a file whose container was looked at. */
+static td_status
+open_file(td_encoder *encoder)
 {
 	const void *data;
 	const uint32_t *config;
 	td_status status;
 
-	memset(encoder, 0, sizeof(*encoder));
-	status = td_file_open(bytes, size, &encoder->file);
-	if (status != TD_OK)
-		return status;
-	if (encoder->file.kind != TD_FILE_STATIC_ENCODER)
+	if (encoder->file.kind != TD_FILE_STATIC_ENCODER && encoder->file.kind != TD_FILE_BERT_ENCODER)
 		return TD_ERR_KIND;
-	status = require(&encoder->file, "encoder", TD_U32, ENC_N, &data);
+	status = td_encoder_require(&encoder->file, "encoder", TD_U32, ENC_N, &data);
 	if (status != TD_OK)
 		return status;
 	config = data;
@@ -208,5 +207,27 @@ td_encoder_open(const void *bytes, size_t size, td_encoder *encoder)
 		return status;
 	if (encoder->first_row > encoder->vocab.size)
 		return TD_ERR_CORRUPT;
-	return open_static(&encoder->file, encoder);
+	encoder->level = td_level_best();
+	return encoder->file.kind == TD_FILE_BERT_ENCODER ? td_bert_open(encoder)
+													  : open_static(&encoder->file, encoder);
+}
+
+td_status
+td_encoder_open(const void *bytes, size_t size, td_encoder *encoder)
+{
+	td_status status;
+
+	memset(encoder, 0, sizeof(*encoder));
+	status = td_file_open(bytes, size, &encoder->file);
+	return status != TD_OK ? status : open_file(encoder);
+}
+
+td_status
+td_encoder_reopen(const void *bytes, size_t size, td_encoder *encoder)
+{
+	td_status status;
+
+	memset(encoder, 0, sizeof(*encoder));
+	status = td_file_reopen(bytes, size, &encoder->file);
+	return status != TD_OK ? status : open_file(encoder);
 }

@@ -83,6 +83,7 @@ _ELEMENTS: dict[int, np.dtype[Any]] = {
     3: np.dtype("<u2"),
     4: np.dtype("<u4"),
     5: np.dtype("<f4"),
+    6: np.dtype("<i4"),
 }
 _ELEMENT_OF = {dtype: code for code, dtype in _ELEMENTS.items()}
 
