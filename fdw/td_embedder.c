@@ -22,8 +22,11 @@
 /* Widest vector register, and a cache line. */
 #define SCRATCH_ALIGNMENT 64
 
-/* Grow in steps, so that a join over texts of rising length does not allocate for each of them. */
-#define SCRATCH_STEP (64 * 1024)
+/*
+ * What is larger grows in steps, so that a join over texts of rising length does not allocate for each
+ * of them, and is given back; the few bytes of a static encoder are not worth a call of the system.
+ */
+#define SCRATCH_STEP ((size_t) 64 * 1024)
 
 /*
  * Bytes that are split into word pieces between two looks at interrupts, some 5 ms; more than
@@ -82,7 +85,8 @@ ensure_scratch(TdEmbedder *embedder, size_t size)
 
 	if (size <= embedder->size)
 		return;
-	size = (size + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
+	if (size > SCRATCH_STEP)
+		size = (size + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
 	embedder->size = 0;
 	MemoryContextReset(embedder->context);
 	scratch = MemoryContextAlloc(embedder->context, sizeof(Scratch));
@@ -90,7 +94,8 @@ ensure_scratch(TdEmbedder *embedder, size_t size)
 	scratch->bytes = MemoryContextAllocHuge(embedder->context, scratch->size);
 	scratch->callback.func = give_back;
 	scratch->callback.arg = scratch;
-	MemoryContextRegisterResetCallback(embedder->context, &scratch->callback);
+	if (size > SCRATCH_STEP)
+		MemoryContextRegisterResetCallback(embedder->context, &scratch->callback);
 	embedder->scratch = (void *) TYPEALIGN(SCRATCH_ALIGNMENT, scratch->bytes);
 	embedder->size = size;
 }

@@ -62,11 +62,21 @@ scan_end(TableScan *t)
 	table_close(t->relation, AccessShareLock);
 }
 
+/* From the relation's own description: the catalog cache of a new session is empty. */
 static AttrNumber
 column(const TableScan *t, const char *name)
 {
-	AttrNumber number = get_attnum(RelationGetRelid(t->relation), name);
+	TupleDesc desc = RelationGetDescr(t->relation);
+	AttrNumber number = InvalidAttrNumber;
+	int i;
 
+	for (i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (!attribute->attisdropped && strcmp(NameStr(attribute->attname), name) == 0)
+			number = attribute->attnum;
+	}
 	if (number == InvalidAttrNumber)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
 						errmsg("column tinydancer.%s.%s does not exist",
