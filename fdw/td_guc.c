@@ -33,7 +33,7 @@ check_kernel_level(int *value, void **extra, GucSource source)
 {
 	if (*value == LEVEL_AUTO || *value <= (int) td_level_best())
 		return true;
-	GUC_check_errdetail("This processor can run level \"%s\" and those below it.",
+	GUC_check_errdetail("The greatest that it can run is %s.",
 						td_level_name(td_level_best()));
 	return false;
 }

@@ -1,8 +1,8 @@
 """Embedding serves interrupts, and gives back the memory that it took.
 
-In: long texts and large registries, with the shipped encoder and with MiniLM where it was built.  What
-is checked: that a statement is cancelled while it embeds, that the session and the cluster go on, and
-what /proc and the server say of the session's memory.
+In: long texts and large registries, with the shipped encoder and with MiniLM where it was built.
+What is checked: that a statement is cancelled while it embeds, that the session and the cluster go
+on, and what /proc and the server say of the session's memory.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def test_text_of_many_megabytes_is_cancelled(conn: Any) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "SELECT ruvector_embed('{words}' || nextval('progress')) FROM generate_series(1, 100000000)",
+        "SELECT ruvector_embed('{words}' || nextval('progress')) "
+        "FROM generate_series(1, 100000000)",
         "SELECT r.agent_name FROM generate_series(1, 100000000) i, "
         "LATERAL ruvector_route('{words}' || i || nextval('progress')) r",
     ],

@@ -175,7 +175,7 @@ def test_without_a_setting_the_encoder_beside_the_module_is_found(conn: Any) -> 
     assert conn.execute(ROUTE).fetchone() == ("a",)
 
 
-# ---------------------------------------------------------------- written in place, as nobody should
+# ---------------------------------------------------------------- written in place
 
 
 def test_file_copied_over_the_old_one_between_statements_goes_on(

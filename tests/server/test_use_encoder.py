@@ -1,7 +1,7 @@
 """Switching the encoder: who sees it when, who waits for it, and what it leaves behind.
 
-In: several sessions on one database, the shipped encoder and a second one made of its columns.  What
-is checked: vectors and decisions before, during and after a switch, in every session.
+In: several sessions on one database, the shipped encoder and a second one made of its columns.
+What is checked: vectors and decisions before, during and after a switch, in every session.
 """
 
 from __future__ import annotations
