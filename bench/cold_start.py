@@ -2,8 +2,8 @@
 
 Starts a throw-away server, registers the demo's agents with each encoder whose file is there, and
 times one statement in each of many new connections: the module is loaded, the encoder mapped and
-the registry read.  Statements take turns, so that drift of the machine hits all of them; files are in
-the page cache, as on a server that is in use.
+the registry read.  Statements take turns, so that drift of the machine hits all of them; files are
+in the page cache, as on a server that is in use.
 
     .venv/bin/python bench/cold_start.py [--pg 18] [--connections 31] [--json]
 """

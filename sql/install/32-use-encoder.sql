@@ -38,9 +38,11 @@ AS $$
 $$;
 COMMENT ON FUNCTION tinydancer.own_phrases() IS 'Capabilities and descriptions of all agents';
 
--- Makes the vectors that texts lack, some hundred at a time, and returns how many.
+-- Makes the vectors that texts lack, some hundred at a time, and returns how many.  Plans are made anew:
+-- one for the registry as it was an hour ago might join thousands of rows with thousands, one by one.
 CREATE FUNCTION tinydancer.make_vectors(encoder text) RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     part record;
@@ -120,6 +122,7 @@ COMMENT ON FUNCTION tinydancer.passed_vectors() IS
 -- Vectors made of text are dropped, those that callers passed stay if they have the right length.
 CREATE FUNCTION tinydancer.keep_passed_vectors(dim integer) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     misfits text := (
@@ -163,6 +166,7 @@ REVOKE ALL ON FUNCTION tinydancer.keep_passed_vectors(integer) FROM PUBLIC;
 -- A vector that a caller passed becomes that of a text; where there is none, the switch fails.
 CREATE FUNCTION tinydancer.replace_passed_vectors(encoder text) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     textless text := (
@@ -261,7 +265,8 @@ BEGIN
     PERFORM tinydancer.check_switched(e.id);
     IF is_same THEN
         RAISE NOTICE 'encoder "%" is in use already', e.id
-            USING DETAIL = CASE WHEN made > 0 THEN format('Vectors that were missing and have been made: %s.', made)
+            USING DETAIL = CASE WHEN e.id = 'external' THEN 'Its vectors stay as callers passed them.'
+                                WHEN made > 0 THEN format('Vectors that were missing and have been made: %s.', made)
                                 ELSE 'No vector was missing.' END;
     END IF;
 END
