@@ -18,14 +18,17 @@ COMMENT ON FUNCTION tinydancer.check_switched(text) IS
 REVOKE ALL ON FUNCTION tinydancer.check_switched(text) FROM PUBLIC;
 
 -- Names in double quotes, for messages.
-CREATE FUNCTION tinydancer.listed(what text, names text[]) RETURNS text
+CREATE FUNCTION tinydancer.listed(what text, names text[], max integer DEFAULT NULL) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('%s%s "%s"', listed.what, CASE WHEN cardinality(listed.names) > 1 THEN 's' END,
-                  array_to_string(listed.names, '", "'))
+    SELECT format('%s%s "%s"%s', listed.what, CASE WHEN cardinality(listed.names) > 1 THEN 's' END,
+                  array_to_string(listed.names[1:coalesce(listed.max, cardinality(listed.names))], '", "'),
+                  CASE WHEN cardinality(listed.names) > listed.max
+                       THEN format(' and %s more', cardinality(listed.names) - listed.max) END)
     WHERE cardinality(listed.names) > 0
 $$;
-COMMENT ON FUNCTION tinydancer.listed(text, text[]) IS 'A list of names in words; NULL when there is none';
+COMMENT ON FUNCTION tinydancer.listed(text, text[], integer) IS
+    'A list of names in words, the first few of it where max says so; NULL when there is none';
 
 -- The texts that an agent's own columns hold.
 CREATE FUNCTION tinydancer.own_phrases() RETURNS TABLE (agent_name text, kind text, "position" integer, phrase text)
@@ -64,7 +67,7 @@ BEGIN
                array_agg(t.phrase) AS phrases
         FROM (SELECT p.agent_name, p.kind, p.position, p.phrase, row_number() OVER () AS n
               FROM tinydancer.agent_phrase p
-              WHERE p.encoder IS DISTINCT FROM make_vectors.encoder) AS t
+              WHERE p.encoder IS DISTINCT FROM make_vectors.encoder AND (p.kind <> 'caller' OR p.phrase <> '')) AS t
         GROUP BY (t.n - 1) / 256
     LOOP
         UPDATE tinydancer.agent_phrase p SET embedding = v.embedding, encoder = make_vectors.encoder
@@ -82,7 +85,8 @@ BEGIN
                      CASE WHEN btrim(u.utterance) <> '' THEN u.utterance ELSE r.description END AS phrase
               FROM tinydancer.route_utterance u
               JOIN tinydancer.route r ON r.name = u.route_name
-              WHERE u.encoder IS DISTINCT FROM make_vectors.encoder) AS t
+              WHERE u.encoder IS DISTINCT FROM make_vectors.encoder
+                AND (btrim(u.utterance) <> '' OR btrim(r.description) <> '')) AS t
         GROUP BY (t.n - 1) / 256
     LOOP
         UPDATE tinydancer.route_utterance u SET embedding = v.embedding, encoder = make_vectors.encoder
@@ -131,7 +135,7 @@ DECLARE
               FROM tinydancer.passed_vectors() v
               WHERE v.dim <> keep_passed_vectors.dim
               GROUP BY v.owner, v.name) AS t);
-    bare text[];
+    bare text;
 BEGIN
     IF misfits IS NOT NULL THEN
         RAISE EXCEPTION 'cannot use encoder "external" with % dimensions', keep_passed_vectors.dim
@@ -147,15 +151,21 @@ BEGIN
     WHERE u.encoder <> 'external' AND btrim(u.utterance) <> '';
     UPDATE tinydancer.route_utterance u SET encoder = 'external'
     WHERE u.encoder <> 'external';
-    bare := ARRAY(SELECT a.name FROM tinydancer.agent a
-                  WHERE NOT EXISTS (SELECT FROM tinydancer.agent_phrase p
-                                    WHERE p.agent_name = a.name AND p.embedding IS NOT NULL)
-                  ORDER BY a.name);
-    IF cardinality(bare) > 0 THEN
-        RAISE NOTICE 'without a vector: %', tinydancer.listed('agent', bare[1:10]) || CASE
-                WHEN cardinality(bare) > 10 THEN format(' and %s more', cardinality(bare) - 10) ELSE '' END
-            USING DETAIL = 'The similarity of such an agent to every request is 0.',
-                  HINT = 'Register it again and pass its vector as embedding.';
+    bare := concat_ws('; ',
+        tinydancer.listed('agent', ARRAY(
+            SELECT a.name FROM tinydancer.agent a
+            WHERE NOT EXISTS (SELECT FROM tinydancer.agent_phrase p
+                              WHERE p.agent_name = a.name AND p.embedding IS NOT NULL)
+            ORDER BY a.name), 10),
+        tinydancer.listed('route', ARRAY(
+            SELECT r.name FROM tinydancer.route r
+            WHERE NOT EXISTS (SELECT FROM tinydancer.route_utterance u
+                              WHERE u.route_name = r.name AND u.embedding IS NOT NULL)
+            ORDER BY r.name), 10));
+    IF bare <> '' THEN
+        RAISE NOTICE 'without a vector: %', bare
+            USING DETAIL = 'They are similar to no request.',
+                  HINT = 'Register them again and pass their vectors as embedding.';
     END IF;
 END
 $$;

@@ -22,6 +22,7 @@ BUILT = {
     "static": ROOT / "python" / "tinydancer" / "encoders" / "static-1.tdenc",
     "minilm": ROOT / "build" / "encoders" / "minilm-l6-v2-1.tdenc",
 }
+LOADS_THE_MODULE = "SELECT ruvector_cosine_similarity('{1}', '{1}')"
 RUNNABLE = _kernels.LEVELS[: _kernels.LEVELS.index(_kernels.BEST_LEVEL) + 1]
 TEXTS = [
     "hello",
@@ -92,7 +93,7 @@ def test_vectors_and_decisions_have_the_same_bits_at_every_level(switched: Any) 
 
 @pytest.mark.parametrize("level", _kernels.LEVELS)
 def test_level_is_accepted_if_the_processor_can_run_it(conn: Any, level: str) -> None:
-    conn.execute("LOAD 'tinydancer'")
+    conn.execute(LOADS_THE_MODULE)
     if level in RUNNABLE:
         conn.execute(f"SET tinydancer.kernel_level = '{level}'")
         assert conn.execute("SHOW tinydancer.kernel_level").fetchone() == (level,)
@@ -105,7 +106,7 @@ def test_level_is_accepted_if_the_processor_can_run_it(conn: Any, level: str) ->
 def test_level_of_a_session_is_kept_from_others(conn: Any, session: Any) -> None:
     other = session()
     for one in (conn, other):
-        one.execute("LOAD 'tinydancer'")
+        one.execute(LOADS_THE_MODULE)
     conn.execute("SET tinydancer.kernel_level = 'portable'")
     assert other.execute("SHOW tinydancer.kernel_level").fetchone() == ("auto",)
     assert embedded(conn, TEXTS) == embedded(other, TEXTS)
