@@ -18,6 +18,8 @@ unpin(void *arg)
 
 	if (active->file != NULL)
 		tdpg_encoder_unpin(active->file);
+	if (active->counter != NULL)
+		tdpg_encoder_unpin(active->counter);
 }
 
 TdActiveEncoder *
@@ -44,14 +46,32 @@ tdpg_active_encoder_open(const TdSettings *settings, MemoryContext context)
 	}
 	else if (settings->dim > 0 && settings->dim <= (int) TD_MAX_DIM && settings->fit_s > 0)
 	{
+		TdEncoderFault unused;
+
 		active->dim = settings->dim;
 		active->fit_mu = settings->fit_mu;
 		active->fit_s = settings->fit_s;
+		/* A request that comes with its vector costs what its text costs. */
+		active->counter = tdpg_encoder_open(tdpg_encoder_id("static"), 0, &unused);
 	}
 	else
 		/* No vector is stored yet, so there is nothing to decide from either. */
 		tdpg_encoder_raise(&active->fault);
 	return active;
+}
+
+bool
+tdpg_active_encoder_is_external(const TdActiveEncoder *active)
+{
+	return strcmp(active->id, TD_EXTERNAL_ENCODER) == 0;
+}
+
+const td_encoder *
+tdpg_active_encoder_counter(const TdActiveEncoder *active)
+{
+	TdEncoderFile *file = active->file != NULL ? active->file : active->counter;
+
+	return file != NULL ? tdpg_encoder_view(file) : NULL;
 }
 
 const td_encoder *

@@ -21,7 +21,8 @@ typedef struct TdActiveEncoder
 	char *id;
 	TdEncoderFile *file; /* NULL when it cannot be had: see fault */
 	TdEncoderFault fault;
-	int dim; /* from the file, or where there is none from the settings */
+	TdEncoderFile *counter; /* without a file: another's word pieces, to count those of a text */
+	int dim;				/* from the file, or where there is none from the settings */
 	double fit_mu;
 	double fit_s;
 } TdActiveEncoder;
@@ -32,6 +33,12 @@ typedef struct TdActiveEncoder
  */
 extern TdActiveEncoder *tdpg_active_encoder_open(const TdSettings *settings,
 												 MemoryContext context);
+
+/* Whether callers pass every vector. */
+extern bool tdpg_active_encoder_is_external(const TdActiveEncoder *active);
+
+/* Whose word pieces a text is counted in: its own, else the shipped encoder's, else NULL. */
+extern const td_encoder *tdpg_active_encoder_counter(const TdActiveEncoder *active);
 
 /* Its file, to embed texts with; raises the fault when it cannot be had. */
 extern const td_encoder *tdpg_active_encoder_view(const TdActiveEncoder *active);

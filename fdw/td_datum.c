@@ -69,14 +69,14 @@ tdpg_vector(Datum value, int *n)
 }
 
 void
-tdpg_unit_vector(Datum value, int dim, float *out)
+tdpg_unit_vector(Datum value, const TdActiveEncoder *encoder, float *out)
 {
 	int n;
 	const float *values = tdpg_vector(value, &n);
 	td_status status;
 
-	if (n != dim)
-		tdpg_error_dimension(dim, n);
+	if (n != encoder->dim)
+		tdpg_error_dimension(encoder->id, encoder->dim, n);
 	memcpy(out, values, sizeof(float) * n);
 	status = td_vec_normalise(out, n);
 	if (status != TD_OK)

@@ -5,6 +5,7 @@
 #define TD_DATUM_H
 
 #include "fmgr.h"
+#include "td_active_encoder.h"
 
 /* UTF-8 bytes that live in the current memory context or in the datum; not NUL-terminated. */
 typedef struct TdText
@@ -28,8 +29,8 @@ extern Datum tdpg_text_datum(const char *utf8, size_t len);
  */
 extern const float *tdpg_vector(Datum value, int *n);
 
-/* A unit-length copy of a vector of exactly dim elements, into out[dim]. */
-extern void tdpg_unit_vector(Datum value, int dim, float *out);
+/* A unit-length copy of a vector as long as the encoder's are, into out[encoder->dim]. */
+extern void tdpg_unit_vector(Datum value, const TdActiveEncoder *encoder, float *out);
 
 /* float[n] as a real[] datum. */
 extern Datum tdpg_vector_datum(const float *values, int n);

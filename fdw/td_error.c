@@ -14,6 +14,7 @@
 #include "utils/varlena.h"
 
 #include "td_error.h"
+#include "td_model_cache.h"
 
 /* Farther than this is another word, not a misspelling. */
 #define MAX_DISTANCE 4
@@ -76,13 +77,16 @@ tdpg_error(td_status status)
 }
 
 void
-tdpg_error_dimension(int expected, int found)
+tdpg_error_dimension(const char *encoder, int expected, int found)
 {
 	ereport(ERROR, (errcode(tdpg_errcode(TD_ERR_DIMENSION)),
 					errmsg("%s", td_status_text(TD_ERR_DIMENSION)),
-					errdetail("The encoder makes %d, the argument has %d.", expected, found),
-					errhint("Embed the text with ruvector_embed(), or use the encoder that made "
-							"the vector.")));
+					errdetail("Vectors of encoder \"%s\" have %d, the argument has %d.", encoder,
+							  expected, found),
+					strcmp(encoder, TD_EXTERNAL_ENCODER) == 0
+						? errhint("Pass a vector of the length given to tinydancer.use_encoder().")
+						: errhint("Embed the text with ruvector_embed(), or use the encoder that "
+								  "made the vector.")));
 	pg_unreachable();
 }
 

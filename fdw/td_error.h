@@ -12,8 +12,8 @@ extern int tdpg_errcode(td_status status);
 /* Raise the error for a status about a text or a vector; never returns. */
 extern _Noreturn void tdpg_error(td_status status);
 
-/* Raise ERRCODE_INVALID_PARAMETER_VALUE for a vector of the wrong length. */
-extern _Noreturn void tdpg_error_dimension(int expected, int found);
+/* Raise ERRCODE_INVALID_PARAMETER_VALUE for a vector that is not as long as the encoder's are. */
+extern _Noreturn void tdpg_error_dimension(const char *encoder, int expected, int found);
 
 /* The candidate most like a name, or NULL when none is close; candidates[n]. */
 extern const char *tdpg_closest(const char *name, const char *const *candidates, int n);

@@ -8,6 +8,9 @@ extern char *tdpg_encoder_dir;
 extern double tdpg_cost_scale;
 extern double tdpg_latency_scale;
 
+/* The td_level to compute with. */
+extern uint32 tdpg_kernel_level(void);
+
 extern void tdpg_guc_init(void);
 
 #endif /* TD_GUC_H */

@@ -4,14 +4,14 @@
  * In: an encoder id.  Out: a checked td_encoder on a shared mapping, so that a hundred backends
  * hold one copy.  Called by td_registry.c when it builds a snapshot and by ruvector_embed().
  *
- * A file is replaced by rename(), so a mapping keeps the old content as long as somebody pins it;
+ * A mapping keeps its content as long as somebody pins it, whatever happens to the file;
  * tdpg_encoder_is_current() tells at the start of a statement that there is another.
+ * td_encoder_copy.c does the mapping.
  */
 #include "postgres.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +19,7 @@
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
+#include "td_encoder_copy.h"
 #include "td_error.h"
 #include "td_guc.h"
 #include "td_model_cache.h"
@@ -29,13 +30,9 @@ struct TdEncoderFile
 {
 	struct TdEncoderFile *next; /* in the list of mapped files */
 	td_encoder view;
-	void *bytes;
-	size_t size;
+	TdMapping map;
 	int pins;
-	/* What stat() said of the file when it was mapped. */
-	dev_t device;
-	ino_t inode;
-	struct timespec modified;
+	struct stat stat; /* of the file when it was mapped */
 	char path[MAXPGPATH];
 };
 
@@ -156,9 +153,13 @@ tdpg_encoder_default_id(void)
 static bool
 same_file(const TdEncoderFile *file, const struct stat *st)
 {
-	return file->device == st->st_dev && file->inode == st->st_ino &&
-		   file->size == (size_t) st->st_size && file->modified.tv_sec == st->st_mtim.tv_sec &&
-		   file->modified.tv_nsec == st->st_mtim.tv_nsec;
+	const struct stat *was = &file->stat;
+
+	/* The time of change tells also of who sets the time of modification back. */
+	return was->st_dev == st->st_dev && was->st_ino == st->st_ino && was->st_size == st->st_size &&
+		   was->st_mtim.tv_sec == st->st_mtim.tv_sec &&
+		   was->st_mtim.tv_nsec == st->st_mtim.tv_nsec &&
+		   was->st_ctim.tv_sec == st->st_ctim.tv_sec && was->st_ctim.tv_nsec == st->st_ctim.tv_nsec;
 }
 
 static TdEncoderFile *
@@ -180,13 +181,22 @@ fill_fault(TdEncoderFault *fault, int sqlstate, const char *id, const char *path
 {
 	char folder[MAXPGPATH];
 
+	static const char *const names[] = {"minilm", "static", TD_EXTERNAL_ENCODER};
+	const char *meant = NULL;
+
 	strlcpy(folder, path, sizeof(folder));
 	get_parent_directory(folder);
+	if (sqlstate == ERRCODE_UNDEFINED_FILE && strcmp(encoder_name(id), id) == 0)
+		meant = tdpg_closest(id, names, lengthof(names));
 	fault->sqlstate = sqlstate;
 	snprintf(fault->message, sizeof(fault->message), "cannot use encoder \"%s\": %s", id, message);
 	snprintf(fault->detail, sizeof(fault->detail), "File \"%s\": %s.", path, why);
-	snprintf(fault->hint, sizeof(fault->hint),
-			 "Build it with: tinydancer encoder build %s --dir '%.300s'", encoder_name(id), folder);
+	if (meant != NULL)
+		snprintf(fault->hint, sizeof(fault->hint), "Perhaps you meant \"%s\".", meant);
+	else
+		snprintf(fault->hint, sizeof(fault->hint),
+				 "Build it with: tinydancer encoder build %s --dir '%.300s'", encoder_name(id),
+				 folder);
 }
 
 void
@@ -210,7 +220,7 @@ unmap(TdEncoderFile *file)
 			break;
 		}
 	}
-	munmap(file->bytes, file->size);
+	tdpg_encoder_unmap(&file->map);
 	pfree(file);
 }
 
@@ -243,7 +253,7 @@ map_file(const char *id, uint64 checksum, const char *path, int fd, const struct
 		 TdEncoderFault *fault)
 {
 	TdEncoderFile *file;
-	void *bytes;
+	TdMapping map;
 	td_encoder view;
 	td_status status;
 
@@ -253,15 +263,11 @@ map_file(const char *id, uint64 checksum, const char *path, int fd, const struct
 				   S_ISREG(st->st_mode) ? "the file is empty" : "it is not a regular file");
 		return NULL;
 	}
-	file = MemoryContextAllocZero(TopMemoryContext, sizeof(TdEncoderFile));
-	bytes = mmap(NULL, st->st_size, PROT_READ, MAP_SHARED, fd, 0);
-	if (bytes == MAP_FAILED)
+	if (!tdpg_encoder_map(path, fd, st, &map, &view, &status))
 	{
 		fill_fault(fault, ERRCODE_SYSTEM_ERROR, id, path, "could not map file", strerror(errno));
-		pfree(file);
 		return NULL;
 	}
-	status = td_encoder_open(bytes, st->st_size, &view);
 	if (status != TD_OK)
 		fill_fault(fault, tdpg_errcode(status), id, path, td_status_text(status),
 				   "the content is not what the encoder builder wrote");
@@ -269,34 +275,30 @@ map_file(const char *id, uint64 checksum, const char *path, int fd, const struct
 	{
 		char why[128];
 
+		status = TD_ERR_KIND;
 		snprintf(why, sizeof(why), "it says that it is encoder \"%s\"", view.file.id);
 		fill_fault(fault, ERRCODE_DATA_CORRUPTED, id, path, "the file holds another encoder", why);
-		status = TD_ERR_CORRUPT;
+		tdpg_encoder_unmap(&map);
 	}
 	else if (checksum != 0 && view.file.checksum != checksum)
 	{
 		char why[128];
 
+		status = TD_ERR_CHECKSUM;
 		snprintf(why, sizeof(why),
 				 "its checksum is %016llx, the database's vectors were made with %016llx",
 				 (unsigned long long) view.file.checksum, (unsigned long long) checksum);
 		fill_fault(fault, ERRCODE_DATA_CORRUPTED, id, path,
 				   "the file is not the one this database was using", why);
-		status = TD_ERR_CORRUPT;
+		tdpg_encoder_unmap(&map);
 	}
 	if (status != TD_OK)
-	{
-		munmap(bytes, st->st_size);
-		pfree(file);
 		return NULL;
-	}
 
+	file = MemoryContextAllocZero(TopMemoryContext, sizeof(TdEncoderFile));
 	file->view = view;
-	file->bytes = bytes;
-	file->size = st->st_size;
-	file->device = st->st_dev;
-	file->inode = st->st_ino;
-	file->modified = st->st_mtim;
+	file->map = map;
+	file->stat = *st;
 	strlcpy(file->path, path, sizeof(file->path));
 	file->next = mapped;
 	mapped = file;
@@ -311,6 +313,16 @@ tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault)
 	TdEncoderFile *file = NULL;
 	int fd;
 
+	if (strcmp(id, TD_EXTERNAL_ENCODER) == 0)
+	{
+		fault->sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+		snprintf(fault->message, sizeof(fault->message), "encoder \"%s\" does not embed text", id);
+		snprintf(fault->detail, sizeof(fault->detail),
+				 "It stands for vectors that the caller makes.");
+		snprintf(fault->hint, sizeof(fault->hint),
+				 "Pass the vector as embedding, or CALL tinydancer.use_encoder('static').");
+		return NULL;
+	}
 	if (!id_is_valid(id))
 	{
 		fault->sqlstate = ERRCODE_INVALID_PARAMETER_VALUE;
@@ -357,6 +369,8 @@ tdpg_encoder_is_current(const TdEncoderFile *file, const char *id)
 	char path[MAXPGPATH];
 	struct stat st;
 
+	if (strcmp(id, TD_EXTERNAL_ENCODER) == 0)
+		return true;
 	encoder_path(id, path);
 	if (file == NULL)
 		return stat(path, &st) != 0;
@@ -364,7 +378,8 @@ tdpg_encoder_is_current(const TdEncoderFile *file, const char *id)
 }
 
 const td_encoder *
-tdpg_encoder_view(const TdEncoderFile *file)
+tdpg_encoder_view(TdEncoderFile *file)
 {
+	file->view.level = tdpg_kernel_level();
 	return &file->view;
 }

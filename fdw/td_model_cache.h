@@ -18,6 +18,9 @@ typedef struct TdEncoderFault
 	char hint[512];
 } TdEncoderFault;
 
+/* The id that stands for vectors which callers pass: there is no file, and no text is embedded. */
+#define TD_EXTERNAL_ENCODER "external"
+
 /* Find out where encoder files may lie; once per backend. */
 extern void tdpg_model_cache_init(void);
 
@@ -33,10 +36,11 @@ extern const char *tdpg_encoder_default_id(void);
  */
 extern TdEncoderFile *tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault);
 
-/* Whether the file on disk is still the one that was mapped (or, with NULL, whether it appeared). */
+/* Whether the file on disk is still the one that was mapped (or, with NULL, is still missing). */
 extern bool tdpg_encoder_is_current(const TdEncoderFile *file, const char *id);
 
-extern const td_encoder *tdpg_encoder_view(const TdEncoderFile *file);
+/* The encoder in it, at the level that the settings name. */
+extern const td_encoder *tdpg_encoder_view(TdEncoderFile *file);
 extern void tdpg_encoder_unpin(TdEncoderFile *file);
 
 /* Raise a fault; never returns. */

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -183,6 +184,74 @@ tdpg_registry_encoder(MemoryContext owner)
 	tdpg_read_settings(snapshot, &settings);
 	UnregisterSnapshot(snapshot);
 	return tdpg_active_encoder_open(&settings, owner);
+}
+
+TdActiveEncoder *
+tdpg_registry_other_encoder(const char *id, MemoryContext owner)
+{
+	TdSettings settings;
+	TdSettings other;
+	Snapshot snapshot;
+
+	AcceptInvalidationMessages();
+	snapshot = RegisterSnapshot(choose_snapshot());
+	tdpg_read_settings(snapshot, &settings);
+	UnregisterSnapshot(snapshot);
+	memset(&other, 0, sizeof(other));
+	other.encoder = unconstify(char *, id);
+	if (settings.encoder != NULL && strcmp(settings.encoder, id) == 0)
+		other.checksum = settings.checksum;
+	return tdpg_active_encoder_open(&other, owner);
+}
+
+static void
+raise_too_old(const char *detail)
+{
+	ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					errmsg("could not serialize access due to a switch of the encoder"),
+					errdetail("%s", detail), errhint("Try the transaction again.")));
+}
+
+void
+tdpg_registry_hold_encoder(void)
+{
+	Oid setting = get_relname_relid("setting", get_namespace_oid("tinydancer", false));
+	TdSettings mine;
+	TdSettings newest;
+	Snapshot snapshot;
+
+	/* tinydancer.use_encoder() takes the lock that conflicts with this one. */
+	LockRelationOid(setting, RowShareLock);
+	if (!IsolationUsesXactSnapshot())
+		return;
+	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	tdpg_read_settings(snapshot, &mine);
+	UnregisterSnapshot(snapshot);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	tdpg_read_settings(snapshot, &newest);
+	UnregisterSnapshot(snapshot);
+	if (mine.dim != newest.dim || mine.checksum != newest.checksum ||
+		(mine.encoder == NULL) != (newest.encoder == NULL) ||
+		(mine.encoder != NULL && strcmp(mine.encoder, newest.encoder) != 0))
+		raise_too_old("Vectors that this transaction stores would be of an encoder that is no "
+					  "longer in use.");
+}
+
+void
+tdpg_registry_check_switched(const char *id)
+{
+	Snapshot snapshot;
+	bool found;
+
+	/* Other transactions see with each statement what was committed before it. */
+	if (!IsolationUsesXactSnapshot())
+		return;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	found = tdpg_has_vectors_of_another(snapshot, "agent_phrase", id) ||
+			tdpg_has_vectors_of_another(snapshot, "route_utterance", id);
+	UnregisterSnapshot(snapshot);
+	if (found)
+		raise_too_old("Vectors were stored after this transaction began, which it cannot see.");
 }
 
 uint32

@@ -57,6 +57,24 @@ extern TdRegistry *tdpg_registry_acquire(MemoryContext owner);
  */
 extern TdActiveEncoder *tdpg_registry_encoder(MemoryContext owner);
 
+/*
+ * The encoder with this id, whatever the active one is; raises when its file cannot be had, or is not
+ * the one that the database has pinned under the id.
+ */
+extern TdActiveEncoder *tdpg_registry_other_encoder(const char *id, MemoryContext owner);
+
+/*
+ * Keep others from switching the encoder until the transaction ends, and wait for one who is at it.
+ * Raises ERRCODE_T_R_SERIALIZATION_FAILURE in a transaction whose snapshot is older than a switch.
+ */
+extern void tdpg_registry_hold_encoder(void);
+
+/*
+ * Raise ERRCODE_T_R_SERIALIZATION_FAILURE when somebody has stored vectors of another encoder than
+ * this that the transaction's snapshot is too old to see.
+ */
+extern void tdpg_registry_check_switched(const char *id);
+
 /* The number of an agent by name, or TD_NONE. */
 extern uint32 tdpg_registry_agent(const TdRegistry *registry, const char *name);
 

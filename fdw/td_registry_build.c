@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 
 #include "td_compat.h"
+#include "td_embedder.h"
 #include "td_registry_build.h"
 #include "td_registry_read.h"
 
@@ -39,11 +40,14 @@ typedef struct PhraseList
 	PhraseRow *rows;
 	int n;
 	int room;
+	bool can_embed; /* texts without a stored vector get one here */
 } PhraseList;
 
 static void
 add_phrase(PhraseList *list, TdText text, const float *vector)
 {
+	if (vector == NULL && !list->can_embed)
+		return;
 	if (list->n == list->room)
 	{
 		list->room *= 2;
@@ -69,6 +73,28 @@ stored_vector(const TdPhraseRow *stored, int n, TdPhraseKind kind, TdText text)
 }
 
 /*
+ * A vector that stands alone: as the caller passed it, or with a phrase, which is the description that
+ * it was made from when the encoder was switched.
+ */
+static void
+add_callers_phrase(const TdAgentRow *agent, const TdPhraseRow *row, PhraseList *list)
+{
+	static const char label[] = "the caller's vector";
+	TdText text = row->text;
+
+	if (text.len == 0 || !list->can_embed)
+	{
+		text.data = text.len > 0 ? text.data : label;
+		text.len = text.len > 0 ? text.len : strlen(label);
+		add_phrase(list, text, row->vector);
+	}
+	else if (agent->description.len == 0 || tdpg_text_compare(&agent->description, &text) == 0)
+		add_phrase(list, text, row->vector);
+	else
+		add_phrase(list, agent->description, NULL);
+}
+
+/*
  * The phrases of one agent.  The agent's own columns say which texts count, so an UPDATE of
  * tinydancer.agent is never answered with vectors of the old text; the table only saves embedding.
  */
@@ -79,11 +105,11 @@ collect_phrases(const TdAgentRow *agent, const TdPhraseRow *stored, int n_stored
 
 	for (i = 0; i < n_stored; i++)
 	{
-		if (stored[i].kind == TD_KIND_CALLER && stored[i].vector != NULL)
-		{
-			TdText label = {"the caller's vector", strlen("the caller's vector")};
+		const TdPhraseRow *row = &stored[i];
 
-			add_phrase(list, stored[i].text.len > 0 ? stored[i].text : label, stored[i].vector);
+		if (row->kind == TD_KIND_CALLER && (row->vector != NULL || row->text.len > 0))
+		{
+			add_callers_phrase(agent, row, list);
 			return;
 		}
 	}
@@ -111,34 +137,52 @@ keep_text(MemoryContext context, TdText text)
 	return out;
 }
 
-/* The vectors of the phrases, quantised; a text that cannot be embedded keeps a zero vector. */
+/* Embed the phrases at places[n] and quantise the vectors. */
+static void
+pack_texts(const PhraseList *list, const int *places, int n, TdEmbedder *embedder,
+		   const td_encoder *encoder, float *vectors, int8_t *rows, float *scales)
+{
+	TdText texts[TD_EMBED_MAX_TEXTS];
+	td_status status[TD_EMBED_MAX_TEXTS];
+	size_t dim = encoder->dim;
+	int i;
+
+	for (i = 0; i < n; i++)
+		texts[i] = list->rows[places[i]].text;
+	/* A text that cannot be embedded keeps a vector of zeros. */
+	tdpg_embed_many(embedder, encoder, texts, n, vectors, status);
+	for (i = 0; i < n; i++)
+		scales[places[i]] = td_vec_quantise(vectors + i * dim, dim, rows + places[i] * dim);
+}
+
+/* The vectors of the phrases, quantised. */
 static void
 pack_phrases(TdRegistry *registry, const PhraseList *list, const td_encoder *encoder)
 {
-	int dim = (int) registry->view.dim;
-	int8_t *rows = MemoryContextAllocHuge(registry->context, Max((Size) list->n * dim, 1));
-	float *scales = MemoryContextAlloc(registry->context, sizeof(float) * Max(list->n, 1));
-	float *vector = palloc(sizeof(float) * dim);
-	size_t scratch_size = encoder != NULL ? td_embed_scratch_size(encoder, SIZE_MAX) : 0;
-	void *scratch = (void *) TYPEALIGN(64, palloc(scratch_size + 64));
+	size_t dim = registry->view.dim;
+	int8_t *rows = MemoryContextAllocHuge(registry->context, Max(list->n * dim, 1));
+	float *scales = MemoryContextAllocHuge(registry->context, sizeof(float) * Max(list->n, 1));
+	float *vectors = palloc(sizeof(float) * dim * TD_EMBED_MAX_TEXTS);
+	TdEmbedder *embedder = tdpg_embedder_create(CurrentMemoryContext);
+	int missing[TD_EMBED_MAX_TEXTS];
+	int n_missing = 0;
 	int i;
 
-	registry->phrases = MemoryContextAlloc(registry->context, sizeof(TdText) * Max(list->n, 1));
+	registry->phrases = MemoryContextAllocHuge(registry->context, sizeof(TdText) * Max(list->n, 1));
 	for (i = 0; i < list->n; i++)
 	{
 		const PhraseRow *phrase = &list->rows[i];
-		const float *source = phrase->vector;
-		td_embed_info info;
 
-		if (source == NULL)
-		{
-			source = vector;
-			if (encoder == NULL || td_embed_text(encoder, phrase->text.data, phrase->text.len,
-												 vector, &info, scratch, scratch_size) != TD_OK)
-				memset(vector, 0, sizeof(float) * dim);
-		}
-		scales[i] = td_vec_quantise(source, dim, rows + (size_t) i * dim);
 		registry->phrases[i] = keep_text(registry->context, phrase->text);
+		if (phrase->vector != NULL)
+			scales[i] = td_vec_quantise(phrase->vector, dim, rows + i * dim);
+		else
+			missing[n_missing++] = i;
+		if (n_missing == TD_EMBED_MAX_TEXTS || (n_missing > 0 && i == list->n - 1))
+		{
+			pack_texts(list, missing, n_missing, embedder, encoder, vectors, rows, scales);
+			n_missing = 0;
+		}
 	}
 	registry->view.n_phrases = list->n;
 	registry->view.phrase_rows = rows;
@@ -270,6 +314,7 @@ tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 
 	list.n = 0;
 	list.room = 64;
+	list.can_embed = registry->encoder->file != NULL;
 	list.rows = palloc(sizeof(PhraseRow) * list.room);
 	for (i = 0; i < n_agents; i++)
 	{

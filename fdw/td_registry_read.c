@@ -62,11 +62,21 @@ scan_end(TableScan *t)
 	table_close(t->relation, AccessShareLock);
 }
 
+/* From the relation's own description: the catalog cache of a new session is empty. */
 static AttrNumber
 column(const TableScan *t, const char *name)
 {
-	AttrNumber number = get_attnum(RelationGetRelid(t->relation), name);
+	TupleDesc desc = RelationGetDescr(t->relation);
+	AttrNumber number = InvalidAttrNumber;
+	int i;
 
+	for (i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (!attribute->attisdropped && strcmp(NameStr(attribute->attname), name) == 0)
+			number = attribute->attnum;
+	}
 	if (number == InvalidAttrNumber)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
 						errmsg("column tinydancer.%s.%s does not exist",
@@ -144,6 +154,28 @@ tdpg_read_settings(Snapshot snapshot, TdSettings *settings)
 			settings->fit_s = strtod(content, NULL);
 	}
 	scan_end(&t);
+}
+
+bool
+tdpg_has_vectors_of_another(Snapshot snapshot, const char *table, const char *id)
+{
+	TableScan t;
+	AttrNumber encoder;
+	bool found = false;
+
+	scan_begin(&t, table, snapshot);
+	encoder = column(&t, "encoder");
+	while (!found && scan_next(&t))
+	{
+		char *made_by = get_cstring(&t, encoder);
+
+		/* A check of the table has it that a vector has an encoder. */
+		found = made_by != NULL && strcmp(made_by, id) != 0;
+		if (made_by != NULL)
+			pfree(made_by);
+	}
+	scan_end(&t);
+	return found;
 }
 
 static int

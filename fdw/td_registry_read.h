@@ -40,6 +40,9 @@ typedef struct TdPhraseRow
 
 extern void tdpg_read_settings(Snapshot snapshot, TdSettings *settings);
 
+/* Whether a table with columns embedding and encoder has a vector that another encoder made. */
+extern bool tdpg_has_vectors_of_another(Snapshot snapshot, const char *table, const char *id);
+
 /* Into registry->policies, sorted by name, with the objectives that are no rows. */
 extern void tdpg_read_policies(Snapshot snapshot, TdRegistry *registry);
 

@@ -37,12 +37,7 @@ tdpg_router_create(MemoryContext context)
 
 	router->registry = registry;
 	router->embedding = aligned_buffer(context, sizeof(float) * registry->view.dim);
-	if (registry->encoder->file != NULL)
-	{
-		router->embed_scratch_size =
-			td_embed_scratch_size(tdpg_encoder_view(registry->encoder->file), SIZE_MAX);
-		router->embed_scratch = aligned_buffer(context, router->embed_scratch_size);
-	}
+	router->embedder = tdpg_embedder_create(context);
 	router->score_scratch_size = td_score_scratch_size(&registry->view);
 	router->score_scratch = aligned_buffer(context, router->score_scratch_size);
 	router->candidates = aligned_buffer(context, sizeof(td_candidate) * registry->view.n_agents);
@@ -155,24 +150,24 @@ set_embedding(TdRouter *router, const TdInputs *inputs)
 	router->request.embedding = router->embedding;
 	if (has(inputs, TD_IN_EMBEDDING))
 	{
-		td_token_count count;
+		const td_encoder *counter = tdpg_active_encoder_counter(registry->encoder);
+		size_t n_pieces;
 
-		tdpg_unit_vector(inputs->values[TD_IN_EMBEDDING].value, (int) registry->view.dim,
+		tdpg_unit_vector(inputs->values[TD_IN_EMBEDDING].value, registry->encoder,
 						 router->embedding);
-		if (!has(inputs, TD_IN_REQUEST) || registry->encoder->file == NULL)
+		if (!has(inputs, TD_IN_REQUEST) || counter == NULL)
 			return;
 		text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
-		status = td_text_tokenize(&tdpg_encoder_view(registry->encoder->file)->vocab, text.data,
-								  text.len, NULL, 0, &count);
+		status = tdpg_count_pieces(counter, text, &n_pieces);
 		if (status != TD_OK)
 			tdpg_error(status);
-		router->request.input_tokens = (double) count.n_total;
+		router->request.input_tokens = (double) n_pieces;
 		return;
 	}
 
 	text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
-	status = td_embed_text(tdpg_active_encoder_view(registry->encoder), text.data, text.len, router->embedding,
-						   &router->info, router->embed_scratch, router->embed_scratch_size);
+	status = tdpg_embed(router->embedder, tdpg_active_encoder_view(registry->encoder), text,
+						router->embedding, &router->info);
 	if (status != TD_OK)
 		tdpg_error(status);
 	router->has_info = true;

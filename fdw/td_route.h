@@ -5,6 +5,7 @@
 #ifndef TD_ROUTE_H
 #define TD_ROUTE_H
 
+#include "td_embedder.h"
 #include "td_registry.h"
 
 /* The inputs, in the order of ruvector_route()'s arguments. */
@@ -50,8 +51,7 @@ typedef struct TdRouter
 {
 	TdRegistry *registry;
 	float *embedding;
-	void *embed_scratch;
-	size_t embed_scratch_size;
+	TdEmbedder *embedder;
 	void *score_scratch;
 	size_t score_scratch_size;
 	td_candidate *candidates; /* [n_agents] */

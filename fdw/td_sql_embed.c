@@ -1,30 +1,93 @@
 /*
  * td_sql_embed.c - ruvector_embed() and ruvector_cosine_similarity(), and what the scripts need to
- * know of the active encoder.
+ * embed phrases.
  *
- * In: text or vectors.  Out: vectors as real[], cosines.  Called from SQL.
+ * In: text or vectors.  Out: vectors as real[], cosines.  Called from SQL.  td_sql_encoder.c has
+ * what they need to know of the encoder itself.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
 #include "funcapi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "td_compat.h"
 #include "td_datum.h"
+#include "td_embedder.h"
 #include "td_error.h"
 #include "td_registry.h"
 
+/*
+ * What a call keeps in fn_extra until its statement ends: an encoder and the scratch memory.  PL/pgSQL
+ * keeps fn_extra of simple expressions for the whole transaction, in which the encoder may be
+ * switched; there a new statement shows in the snapshot.
+ */
+typedef struct Held
+{
+	TdEmbedder *embedder;
+	MemoryContext context; /* of the pin on the encoder */
+	char *id;			   /* asked for by name; NULL: the active one */
+	TdActiveEncoder *active;
+	TdEncoderFile *file;
+	TransactionId xmax; /* of the snapshot that the encoder was opened under */
+	uint32 xcnt;
+	CommandId curcid;
+} Held;
+
+static Held *
+held_by(FunctionCallInfo fcinfo)
+{
+	MemoryContext context = fcinfo->flinfo->fn_mcxt;
+	Held *held = fcinfo->flinfo->fn_extra;
+
+	if (held == NULL)
+	{
+		held = MemoryContextAllocZero(context, sizeof(Held));
+		held->embedder = tdpg_embedder_create(context);
+		held->context =
+			AllocSetContextCreate(context, "tinydancer encoder", ALLOCSET_SMALL_SIZES);
+		fcinfo->flinfo->fn_extra = held;
+	}
+	return held;
+}
+
+static bool
+is_same_statement(const Held *held)
+{
+	Snapshot snapshot = ActiveSnapshotSet() ? GetActiveSnapshot() : NULL;
+
+	return snapshot == NULL || (held->xmax == snapshot->xmax && held->xcnt == snapshot->xcnt &&
+								held->curcid == snapshot->curcid);
+}
+
+/* The active encoder, held until the statement ends. */
+static TdActiveEncoder *
+statement_encoder(Held *held)
+{
+	if (held->active == NULL || !is_same_statement(held))
+	{
+		Snapshot snapshot = ActiveSnapshotSet() ? GetActiveSnapshot() : NULL;
+
+		held->active = NULL;
+		MemoryContextReset(held->context);
+		held->active = tdpg_registry_encoder(held->context);
+		held->xmax = snapshot != NULL ? snapshot->xmax : InvalidTransactionId;
+		held->xcnt = snapshot != NULL ? snapshot->xcnt : 0;
+		held->curcid = snapshot != NULL ? snapshot->curcid : 0;
+	}
+	return held->active;
+}
+
 /* The vector of a text as real[]; one without words is an error, or zeros. */
 static Datum
-embed_datum(const td_encoder *encoder, TdText text, bool empty_is_zero)
+embed_datum(Held *held, const td_encoder *encoder, TdText text, bool empty_is_zero)
 {
 	float *out = palloc(sizeof(float) * encoder->dim);
-	size_t size = td_embed_scratch_size(encoder, text.len);
-	void *scratch = (void *) TYPEALIGN(64, palloc(size + 64));
 	td_embed_info info;
-	td_status status = td_embed_text(encoder, text.data, text.len, out, &info, scratch, size);
+	td_status status = tdpg_embed(held->embedder, encoder, text, out, &info);
 
 	if (status == TD_ERR_EMPTY && empty_is_zero)
 		memset(out, 0, sizeof(float) * encoder->dim);
@@ -33,22 +96,16 @@ embed_datum(const td_encoder *encoder, TdText text, bool empty_is_zero)
 	return tdpg_vector_datum(out, (int) encoder->dim);
 }
 
-/* The active encoder, held until the statement ends. */
-static const td_encoder *
-statement_encoder(FunctionCallInfo fcinfo)
-{
-	if (fcinfo->flinfo->fn_extra == NULL)
-		fcinfo->flinfo->fn_extra = tdpg_registry_encoder(fcinfo->flinfo->fn_mcxt);
-	return tdpg_active_encoder_view(fcinfo->flinfo->fn_extra);
-}
-
 PG_FUNCTION_INFO_V1(ruvector_embed);
 
 /* With the active encoder of the database. */
 Datum
 ruvector_embed(PG_FUNCTION_ARGS)
 {
-	return embed_datum(statement_encoder(fcinfo), tdpg_text(PG_GETARG_DATUM(0)), false);
+	Held *held = held_by(fcinfo);
+	const td_encoder *encoder = tdpg_active_encoder_view(statement_encoder(held));
+
+	return embed_datum(held, encoder, tdpg_text(PG_GETARG_DATUM(0)), false);
 }
 
 static void
@@ -57,13 +114,6 @@ unpin_encoder(void *arg)
 	tdpg_encoder_unpin(arg);
 }
 
-/* An encoder held until the statement ends, with the id that it was asked for by. */
-typedef struct HeldEncoder
-{
-	char *id;
-	TdEncoderFile *file;
-} HeldEncoder;
-
 PG_FUNCTION_INFO_V1(ruvector_embed_with);
 
 /* With the encoder named in the second argument, whatever the active one is. */
@@ -71,27 +121,27 @@ Datum
 ruvector_embed_with(PG_FUNCTION_ARGS)
 {
 	const char *id = tdpg_encoder_id(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	HeldEncoder *held = fcinfo->flinfo->fn_extra;
+	Held *held = held_by(fcinfo);
 
-	if (held == NULL || strcmp(held->id, id) != 0)
+	if (held->file == NULL || strcmp(held->id, id) != 0)
 	{
-		MemoryContext context = fcinfo->flinfo->fn_mcxt;
 		MemoryContextCallback *callback;
 		TdEncoderFault fault;
-		TdEncoderFile *file = tdpg_encoder_open(id, 0, &fault);
+		TdEncoderFile *file;
 
+		held->file = NULL;
+		MemoryContextReset(held->context);
+		callback = MemoryContextAlloc(held->context, sizeof(MemoryContextCallback));
+		held->id = MemoryContextStrdup(held->context, id);
+		file = tdpg_encoder_open(id, 0, &fault);
 		if (file == NULL)
 			tdpg_encoder_raise(&fault);
-		callback = MemoryContextAlloc(context, sizeof(MemoryContextCallback));
 		callback->func = unpin_encoder;
 		callback->arg = file;
-		MemoryContextRegisterResetCallback(context, callback);
-		held = MemoryContextAlloc(context, sizeof(HeldEncoder));
-		held->id = MemoryContextStrdup(context, id);
+		MemoryContextRegisterResetCallback(held->context, callback);
 		held->file = file;
-		fcinfo->flinfo->fn_extra = held;
 	}
-	return embed_datum(tdpg_encoder_view(held->file), tdpg_text(PG_GETARG_DATUM(0)), false);
+	return embed_datum(held, tdpg_encoder_view(held->file), tdpg_text(PG_GETARG_DATUM(0)), false);
 }
 
 PG_FUNCTION_INFO_V1(ruvector_cosine_similarity);
@@ -114,18 +164,72 @@ ruvector_cosine_similarity(PG_FUNCTION_ARGS)
 	PG_RETURN_FLOAT4(td_vec_cosine(a, b, n_a));
 }
 
+/* A phrase as the registry compares it. */
+static TdText
+phrase_of(const char *kind, TdText text)
+{
+	return strcmp(kind, "capability") == 0 ? tdpg_words_of(text) : text;
+}
+
 PG_FUNCTION_INFO_V1(tinydancer_embed_phrase);
 
-/* The vector that the registry compares requests with; a phrase without words gets zeros. */
+/*
+ * The vector that the registry compares requests with; a phrase without words gets zeros, and NULL
+ * where callers pass every vector.
+ */
 Datum
 tinydancer_embed_phrase(PG_FUNCTION_ARGS)
 {
 	char *kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	TdText text = tdpg_text(PG_GETARG_DATUM(1));
+	Held *held = held_by(fcinfo);
+	TdActiveEncoder *active = statement_encoder(held);
 
-	if (strcmp(kind, "capability") == 0)
-		text = tdpg_words_of(text);
-	return embed_datum(statement_encoder(fcinfo), text, true);
+	if (tdpg_active_encoder_is_external(active))
+		PG_RETURN_NULL();
+	return embed_datum(held, tdpg_active_encoder_view(active),
+					   phrase_of(kind, tdpg_text(PG_GETARG_DATUM(1))), true);
+}
+
+PG_FUNCTION_INFO_V1(tinydancer_embed_phrases);
+
+/* tinydancer_embed_phrase() for as many phrases as kinds, one row each, in order. */
+Datum
+tinydancer_embed_phrases(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	int n;
+	int n_kinds;
+	TdText *kinds = tdpg_text_array(PG_GETARG_DATUM(0), "kinds", &n_kinds);
+	TdText *phrases = tdpg_text_array(PG_GETARG_DATUM(1), "phrases", &n);
+	Held *held = held_by(fcinfo);
+	const td_encoder *encoder = tdpg_active_encoder_view(statement_encoder(held));
+	float *vectors = MemoryContextAllocHuge(CurrentMemoryContext,
+											sizeof(float) * Max(n, 1) * encoder->dim);
+	td_status *status = palloc(sizeof(td_status) * Max(n, 1));
+	int i;
+
+	if (n != n_kinds)
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("different numbers of kinds and phrases"),
+						errdetail("There are %d kinds and %d phrases.", n_kinds, n),
+						errhint("Pass a kind for each phrase.")));
+	for (i = 0; i < n; i++)
+		phrases[i] = phrase_of(pnstrdup(kinds[i].data, kinds[i].len), phrases[i]);
+	tdpg_embed_many(held->embedder, encoder, phrases, n, vectors, status);
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	for (i = 0; i < n; i++)
+	{
+		Datum value;
+		bool isnull = false;
+
+		if (status[i] != TD_OK && status[i] != TD_ERR_EMPTY)
+			tdpg_error(status[i]);
+		value = tdpg_vector_datum(vectors + (size_t) i * encoder->dim, (int) encoder->dim);
+		tuplestore_putvalues(result->setResult, result->setDesc, &value, &isnull);
+		pfree(DatumGetPointer(value));
+	}
+	return (Datum) 0;
 }
 
 PG_FUNCTION_INFO_V1(tinydancer_unit_vector);
@@ -133,34 +237,9 @@ PG_FUNCTION_INFO_V1(tinydancer_unit_vector);
 Datum
 tinydancer_unit_vector(PG_FUNCTION_ARGS)
 {
-	int dim = tdpg_registry_encoder(CurrentMemoryContext)->dim;
-	float *out = palloc(sizeof(float) * dim);
+	TdActiveEncoder *active = tdpg_registry_encoder(CurrentMemoryContext);
+	float *out = palloc(sizeof(float) * active->dim);
 
-	tdpg_unit_vector(PG_GETARG_DATUM(0), dim, out);
-	PG_RETURN_DATUM(tdpg_vector_datum(out, dim));
-}
-
-PG_FUNCTION_INFO_V1(tinydancer_active_encoder);
-
-/* (id, dim, checksum, fit_mu, fit_s) of the active encoder: what the first stored vector pins. */
-Datum
-tinydancer_active_encoder(PG_FUNCTION_ARGS)
-{
-	const td_encoder *encoder =
-		tdpg_active_encoder_view(tdpg_registry_encoder(CurrentMemoryContext));
-	TupleDesc desc;
-	Datum values[5];
-	bool nulls[5] = {0};
-	char checksum[17];
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	snprintf(checksum, sizeof(checksum), "%016llx",
-			 (unsigned long long) encoder->file.checksum);
-	values[0] = CStringGetTextDatum(encoder->file.id);
-	values[1] = Int32GetDatum((int32) encoder->dim);
-	values[2] = CStringGetTextDatum(checksum);
-	values[3] = Float8GetDatum((double) encoder->fit_mu);
-	values[4] = Float8GetDatum((double) encoder->fit_s);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	tdpg_unit_vector(PG_GETARG_DATUM(0), active, out);
+	PG_RETURN_DATUM(tdpg_vector_datum(out, active->dim));
 }

@@ -147,6 +147,8 @@ try_file(const uint8_t *bytes, size_t size)
 		(void) td_hash64(section, count, 0);
 	if (td_encoder_open(bytes, size, &encoder) == TD_OK)
 		use_encoder(&encoder);
+	else if (td_encoder_reopen(bytes, size, &encoder) == TD_OK)
+		use_encoder(&encoder);
 }
 
 int

@@ -196,6 +196,9 @@ typedef struct td_file
  */
 td_status td_file_open(const void *bytes, size_t size, td_file *file);
 
+/* td_file_open() without the checksum: see td_encoder_reopen(). */
+td_status td_file_reopen(const void *bytes, size_t size, td_file *file);
+
 /*
  * Find a section by name and element type.  *data is NULL and *count 0 if there is none.
  * Returns TD_ERR_CORRUPT if it is there with another element type.
@@ -362,6 +365,12 @@ typedef struct td_encoder
  * constant that later calls rely on.  Returns also TD_ERR_KIND for a model file.
  */
 td_status td_encoder_open(const void *bytes, size_t size, td_encoder *encoder);
+
+/*
+ * td_encoder_open() without the checksum, for bytes that it accepted before and that nobody could
+ * change since: reads little of a large file.  What it accepts is as safe to use, whatever it is.
+ */
+td_status td_encoder_reopen(const void *bytes, size_t size, td_encoder *encoder);
 
 /*
  * Check what a file of ours promises beyond what is needed to read it safely: that no pair of a

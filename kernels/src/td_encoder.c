@@ -176,17 +176,14 @@ open_static(const td_file *file, td_encoder *encoder)
 	return TD_OK;
 }
 
-td_status
-td_encoder_open(const void *bytes, size_t size, td_encoder *encoder)
+/* A view on a file whose container was looked at. */
+static td_status
+open_file(td_encoder *encoder)
 {
 	const void *data;
 	const uint32_t *config;
 	td_status status;
 
-	memset(encoder, 0, sizeof(*encoder));
-	status = td_file_open(bytes, size, &encoder->file);
-	if (status != TD_OK)
-		return status;
 	if (encoder->file.kind != TD_FILE_STATIC_ENCODER && encoder->file.kind != TD_FILE_BERT_ENCODER)
 		return TD_ERR_KIND;
 	status = td_encoder_require(&encoder->file, "encoder", TD_U32, ENC_N, &data);
@@ -213,4 +210,24 @@ td_encoder_open(const void *bytes, size_t size, td_encoder *encoder)
 	encoder->level = td_level_best();
 	return encoder->file.kind == TD_FILE_BERT_ENCODER ? td_bert_open(encoder)
 													  : open_static(&encoder->file, encoder);
+}
+
+td_status
+td_encoder_open(const void *bytes, size_t size, td_encoder *encoder)
+{
+	td_status status;
+
+	memset(encoder, 0, sizeof(*encoder));
+	status = td_file_open(bytes, size, &encoder->file);
+	return status != TD_OK ? status : open_file(encoder);
+}
+
+td_status
+td_encoder_reopen(const void *bytes, size_t size, td_encoder *encoder)
+{
+	td_status status;
+
+	memset(encoder, 0, sizeof(*encoder));
+	status = td_file_reopen(bytes, size, &encoder->file);
+	return status != TD_OK ? status : open_file(encoder);
 }

@@ -90,6 +90,20 @@ id_is_valid(const uint8_t *id)
 td_status
 td_file_open(const void *bytes, size_t size, td_file *file)
 {
+	td_status status = td_file_reopen(bytes, size, file);
+
+	/* A damaged file shows first in its checksum, whatever else the damage did. */
+	if (status != TD_OK && status != TD_ERR_CORRUPT)
+		return status;
+	if (load_u64((const uint8_t *) bytes + 24) !=
+		td_hash64((const uint8_t *) bytes + CHECKED_FROM, size - CHECKED_FROM, 0))
+		return TD_ERR_CHECKSUM;
+	return status;
+}
+
+td_status
+td_file_reopen(const void *bytes, size_t size, td_file *file)
+{
 	const uint8_t *b = bytes;
 	uint64_t position;
 	uint32_t i;
@@ -103,8 +117,6 @@ td_file_open(const void *bytes, size_t size, td_file *file)
 		return TD_ERR_VERSION;
 	if (load_u64(b + 16) != size)
 		return TD_ERR_TRUNCATED;
-	if (load_u64(b + 24) != td_hash64(b + CHECKED_FROM, size - CHECKED_FROM, 0))
-		return TD_ERR_CHECKSUM;
 	if (!id_is_valid(b + 32))
 		return TD_ERR_CORRUPT;
 

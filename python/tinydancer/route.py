@@ -531,7 +531,8 @@ class Router:
         if vector.shape[0] != self.encoder.dim:
             raise DimensionError(
                 _kernels.status_text(3),
-                f"The encoder makes {self.encoder.dim}, the argument has {vector.shape[0]}.",
+                f'Vectors of encoder "{self.encoder.id}" have {self.encoder.dim}, '
+                f"the argument has {vector.shape[0]}.",
                 "Embed the text with Encoder.embed(), or use the encoder that made the vector.",
             )
         return _kernels.normalise(vector)

@@ -76,6 +76,9 @@ COMMENT ON TABLE tinydancer.agent_phrase IS
     'are copies of the agent''s columns, which count';
 COMMENT ON COLUMN tinydancer.agent_phrase.kind IS
     'capability, description, example, or caller: a vector that the caller passed, which stands alone';
+COMMENT ON COLUMN tinydancer.agent_phrase.phrase IS
+    'what the vector is made from; empty when a caller passed it, and the agent''s description when '
+    'tinydancer.use_encoder() has replaced one that a caller passed';
 
 -- Semantic routes -------------------------------------------------------------------------------
 

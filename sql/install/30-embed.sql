@@ -20,20 +20,30 @@ CREATE FUNCTION tinydancer.active_encoder(
     AS 'MODULE_PATHNAME', 'tinydancer_active_encoder' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION tinydancer.active_encoder() IS 'The encoder that ruvector_embed(text) uses';
 
+CREATE FUNCTION tinydancer.hold_encoder() RETURNS void
+    AS 'MODULE_PATHNAME', 'tinydancer_hold_encoder' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION tinydancer.hold_encoder() IS
+    'Nobody switches the encoder until this transaction ends';
+REVOKE ALL ON FUNCTION tinydancer.hold_encoder() FROM PUBLIC;
+
 -- The first stored vector pins the encoder: from then on another file under the same id is an
--- error, and a dump takes the facts along.
+-- error, and a dump takes the facts along.  Whoever stores vectors calls this before anything else: it
+-- waits for a switch of the encoder, and a switch for it.
 CREATE FUNCTION tinydancer.pin_encoder() RETURNS text
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1
 AS $$
 DECLARE
     e record;
 BEGIN
+    PERFORM tinydancer.hold_encoder();
     SELECT * INTO e FROM tinydancer.active_encoder();
     IF NOT EXISTS (SELECT FROM tinydancer.setting s WHERE s.name = 'encoder') THEN
         INSERT INTO tinydancer.setting (name, value)
         VALUES ('encoder', e.id), ('encoder_dim', e.dim::text), ('encoder_checksum', e.checksum),
                ('encoder_fit_mu', e.fit_mu::text), ('encoder_fit_s', e.fit_s::text)
         ON CONFLICT DO NOTHING;
+        -- Another session may have been the first.
+        SELECT * INTO e FROM tinydancer.active_encoder();
     END IF;
     RETURN e.id;
 END

@@ -8,7 +8,7 @@ COMMENT ON FUNCTION tinydancer.closest(text, text[]) IS
 CREATE FUNCTION tinydancer.embed_phrase(kind text, phrase text) RETURNS real[]
     AS 'MODULE_PATHNAME', 'tinydancer_embed_phrase' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 200;
 COMMENT ON FUNCTION tinydancer.embed_phrase(text, text) IS
-    'Vector of a phrase as the registry compares it; zeros when it has no words';
+    'Vector of a phrase as the registry compares it; zeros when it has no words, NULL when callers pass all vectors';
 
 CREATE FUNCTION tinydancer.unit_vector(embedding real[]) RETURNS real[]
     AS 'MODULE_PATHNAME', 'tinydancer_unit_vector' LANGUAGE C STABLE STRICT PARALLEL SAFE;
@@ -126,10 +126,12 @@ CREATE FUNCTION tinydancer.store_phrases(agent_name text, examples text[], embed
 AS $$
 DECLARE
     encoder_id text := tinydancer.pin_encoder();
+    passed_by_callers boolean := encoder_id = 'external';
 BEGIN
     DELETE FROM tinydancer.agent_phrase p WHERE p.agent_name = store_phrases.agent_name;
     INSERT INTO tinydancer.agent_phrase (agent_name, kind, position, phrase, embedding, encoder)
-    SELECT a.name, t.kind, t.position, t.phrase, tinydancer.embed_phrase(t.kind, t.phrase), encoder_id
+    SELECT a.name, t.kind, t.position, t.phrase, tinydancer.embed_phrase(t.kind, t.phrase),
+           CASE WHEN NOT passed_by_callers THEN encoder_id END
     FROM tinydancer.agent a,
          LATERAL (SELECT 'capability', c.position::integer, c.phrase
                   FROM unnest(a.capabilities) WITH ORDINALITY AS c (phrase, position)
@@ -144,6 +146,11 @@ BEGIN
         INSERT INTO tinydancer.agent_phrase (agent_name, kind, position, phrase, embedding, encoder)
         VALUES (store_phrases.agent_name, 'caller', 1, '', tinydancer.unit_vector(store_phrases.embedding),
                 encoder_id);
+    ELSIF passed_by_callers THEN
+        RAISE NOTICE 'agent "%" has no vector', store_phrases.agent_name
+            USING DETAIL = 'Callers pass every vector while encoder "external" is in use; without one an agent''s '
+                           'similarity to every request is 0.',
+                  HINT = 'Pass its vector as embedding.';
     END IF;
 END
 $$;
@@ -186,6 +193,8 @@ BEGIN
                   HINT = 'Use array_remove(..., NULL).';
     END IF;
 
+    -- Before the agent is locked: who switches the encoder locks in the same order.
+    PERFORM tinydancer.pin_encoder();
     -- What was measured stays; everything else is as registered now.
     SELECT * INTO before FROM tinydancer.agent g WHERE g.name = ruvector_register_agent.name FOR UPDATE;
     a.name := ruvector_register_agent.name;

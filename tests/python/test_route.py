@@ -388,7 +388,9 @@ def test_embedding_that_is_no_vector_of_the_encoder_is_refused(
     with pytest.raises(DimensionError) as caught:
         router.route("anything", embedding=[1.0, 2.0])
     assert caught.value.message == "embedding has the wrong number of dimensions"
-    assert caught.value.detail == f"The encoder makes {encoder.dim}, the argument has 2."
+    assert caught.value.detail == (
+        f'Vectors of encoder "{encoder.id}" have {encoder.dim}, the argument has 2.'
+    )
     with pytest.raises(NonFiniteError, match="Element 1 of"):
         router.route("anything", embedding=[math.nan] * encoder.dim)
     with pytest.raises(InvalidInputError, match="vector must have one dimension"):

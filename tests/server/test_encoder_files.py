@@ -6,9 +6,9 @@ SQLSTATE, the file's name and the command in the error, and that the same sessio
 
 from __future__ import annotations
 
-import shutil
+import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +62,9 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
 
 
 @pytest.fixture
-def folder(db: Any) -> Iterator[Path]:
+def folder(encoder_folder: Path) -> Path:
     """A folder with the shipped encoder that the server can read."""
-    path = Path(db.cluster.home) / f"encoders_{db.name}"
-    path.mkdir()
-    path.chmod(0o755)
-    shutil.copy(SHIPPED, path)
-    (path / SHIPPED.name).chmod(0o644)
-    yield path
-    shutil.rmtree(path)
+    return encoder_folder
 
 
 @pytest.fixture
@@ -85,12 +79,17 @@ def routing(conn: Any, folder: Path) -> Any:
     return conn
 
 
-def replace(folder: Path, data: bytes) -> None:
+def replace(folder: Path, data: bytes, name: str = SHIPPED.name) -> None:
     """As a builder does: written aside, then renamed over the old file."""
     aside = folder / "new"
     aside.write_bytes(data)
     aside.chmod(0o644)
-    aside.rename(folder / SHIPPED.name)
+    aside.rename(folder / name)
+
+
+def copies(cluster: Any) -> set[str]:
+    """The server's own copies of encoder files."""
+    return {path.name for path in (cluster.data / "base" / "pgsql_tmp").glob("*_tinydancer_*")}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -174,3 +173,193 @@ def test_without_a_setting_the_encoder_beside_the_module_is_found(conn: Any) -> 
     conn.execute("SET tinydancer.encoder_dir = ''")
     conn.execute("SELECT ruvector_register_agent('a', 'api', description := 'translate texts')")
     assert conn.execute(ROUTE).fetchone() == ("a",)
+
+
+# ---------------------------------------------------------------- written in place
+
+
+def test_file_copied_over_the_old_one_between_statements_goes_on(
+    routing: Any, folder: Path, session: Any
+) -> None:
+    """The same content by ``cp``: cut and written in place, of the same inode."""
+    other = session()
+    assert other.execute(ROUTE).fetchone() == ("a",)
+    path = folder / SHIPPED.name
+    inode = path.stat().st_ino
+    path.write_bytes(SHIPPED.read_bytes())
+    assert path.stat().st_ino == inode
+    for one in (routing, other):
+        assert one.execute(ROUTE).fetchone() == ("a",)
+
+
+def test_other_content_copied_over_the_old_one_is_refused_even_with_its_old_time(
+    routing: Any, folder: Path
+) -> None:
+    path = folder / SHIPPED.name
+    before = path.stat()
+    path.write_bytes(with_checksum(flip_row(SHIPPED.read_bytes())))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(psycopg.errors.DataCorrupted) as caught:
+        routing.execute(ROUTE)
+    assert "not the one this database was using" in caught.value.diag.message_primary
+
+
+def test_file_cut_while_a_statement_reads_it_does_no_harm(
+    routing: Any, folder: Path, session: Any
+) -> None:
+    """A mapping of the file itself would end here, and all sessions with it."""
+    others = [session() for _ in range(2)]
+    pids = [one.info.backend_pid for one in (routing, *others)]
+    vectors = (
+        "SELECT ruvector_embed(w) FROM unnest(string_to_array(repeat("
+        "'seven wild zebras quietly zoomed yonder ', 40), ' ')) w WHERE w <> ''"
+    )
+    whole = routing.execute(vectors).fetchall()
+    with routing.transaction(), routing.cursor(name="c") as cursor:
+        cursor.itersize = 1
+        cursor.execute(vectors)
+        rows = [cursor.fetchone()]
+        with (folder / SHIPPED.name).open("r+b") as file:
+            file.truncate(4096)
+        rows += cursor.fetchall()
+    assert rows == whole
+    for one in others:
+        with pytest.raises(psycopg.errors.DataCorrupted):
+            one.execute(ROUTE)
+    assert [one.info.backend_pid for one in (routing, *others)] == pids
+    assert routing.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_half_written_file_is_never_used(routing: Any, folder: Path) -> None:
+    data = SHIPPED.read_bytes()
+    part = len(data) // 6 + 1
+    with (folder / SHIPPED.name).open("r+b") as file:
+        file.truncate(0)
+        for start in range(0, len(data), part):
+            with pytest.raises(psycopg.errors.DataCorrupted):
+                routing.execute(ROUTE)
+            file.write(data[start : start + part])
+            file.flush()
+    assert routing.execute(ROUTE).fetchone() == ("a",)
+
+
+def test_file_whose_size_is_there_before_its_content_is_never_used(
+    routing: Any, folder: Path
+) -> None:
+    data = SHIPPED.read_bytes()
+    with (folder / SHIPPED.name).open("r+b") as file:
+        file.truncate(0)
+        file.truncate(len(data))
+        for start in (0, len(data) // 2):
+            with pytest.raises(psycopg.errors.DataCorrupted):
+                routing.execute(ROUTE)
+            file.seek(start)
+            file.write(data[start : start + len(data) // 2 + 1])
+            file.flush()
+    assert routing.execute(ROUTE).fetchone() == ("a",)
+
+
+# ---------------------------------------------------------------- the server's copies
+
+
+def test_sessions_share_one_copy_and_old_ones_go(
+    routing: Any, folder: Path, session: Any, db: Any
+) -> None:
+    first = copies(db.cluster)
+    other = session()
+    assert other.execute(ROUTE).fetchone() == ("a",)
+    assert copies(db.cluster) == first
+    for _ in range(3):
+        replace(folder, SHIPPED.read_bytes())
+        assert routing.execute(ROUTE).fetchone() == ("a",)
+        assert other.execute(ROUTE).fetchone() == ("a",)
+        assert len(copies(db.cluster)) == len(first)
+    assert copies(db.cluster) != first
+
+
+def test_damaged_file_leaves_no_copy(routing: Any, folder: Path, db: Any) -> None:
+    before = copies(db.cluster)
+    replace(folder, flip_row(SHIPPED.read_bytes()))
+    with pytest.raises(psycopg.errors.DataCorrupted):
+        routing.execute(ROUTE)
+    assert copies(db.cluster) <= before
+
+
+def test_where_no_copy_can_be_made_the_file_itself_is_used(
+    routing: Any, folder: Path, db: Any
+) -> None:
+    temporary = db.cluster.data / "base" / "pgsql_tmp"
+    temporary.chmod(0o500)
+    try:
+        before = copies(db.cluster)
+        replace(folder, SHIPPED.read_bytes())
+        assert routing.execute(ROUTE).fetchone() == ("a",)
+        assert copies(db.cluster) == before
+        replace(folder, cut(SHIPPED.read_bytes()))
+        with pytest.raises(psycopg.errors.DataCorrupted):
+            routing.execute(ROUTE)
+    finally:
+        temporary.chmod(0o700)
+
+
+# ---------------------------------------------------------------- after a switch
+
+
+def test_other_content_under_the_same_id_is_refused_after_a_switch(
+    routing: Any, folder: Path, small_encoder: bytes
+) -> None:
+    routing.execute("CALL tinydancer.use_encoder('small-1')")
+    assert routing.execute(ROUTE).fetchone() == ("a",)
+    name = "small-1.tdenc"
+    replace(folder, with_checksum(flip_row(small_encoder)), name)
+    for statement in (ROUTE, "CALL tinydancer.use_encoder('small-1')"):
+        with pytest.raises(psycopg.errors.DataCorrupted) as caught:
+            routing.execute(statement)
+        assert "not the one this database was using" in caught.value.diag.message_primary
+        assert str(folder / name) in caught.value.diag.message_detail
+    # What another encoder made is of no concern to it.
+    routing.execute("CALL tinydancer.use_encoder('static')")
+    assert routing.execute(ROUTE).fetchone() == ("a",)
+    routing.execute("CALL tinydancer.use_encoder('small-1')")
+    assert routing.execute(ROUTE).fetchone() == ("a",)
+
+
+def test_missing_file_after_a_switch_is_named_and_vectors_still_route(
+    routing: Any, folder: Path
+) -> None:
+    routing.execute("CALL tinydancer.use_encoder('small-1')")
+    vector = routing.execute("SELECT ruvector_embed('translate this')").fetchone()[0]
+    (folder / "small-1.tdenc").unlink()
+    with pytest.raises(psycopg.errors.UndefinedFile) as caught:
+        routing.execute(ROUTE)
+    assert str(folder / "small-1.tdenc") in caught.value.diag.message_detail
+    assert "tinydancer encoder build small-1" in caught.value.diag.message_hint
+    by_vector = "SELECT agent_name FROM ruvector_route(%s, embedding := %s::real[])"
+    for request in (None, "translate this"):
+        assert routing.execute(by_vector, (request, vector)).fetchone() == ("a",)
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        routing.execute(by_vector, (None, [*vector, 0.0]))
+
+
+def test_missing_file_after_a_restore_is_named_and_vectors_still_route(
+    routing: Any, folder: Path, db: Any
+) -> None:
+    routing.execute("CALL tinydancer.use_encoder('small-1')")
+    vector = routing.execute("SELECT ruvector_embed('translate this')").fetchone()[0]
+    dump = db.cluster.run("pg_dump", dbname=db.name, capture_output=True).stdout
+    with db.cluster.connect(autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {db.name}_restored")
+    try:
+        db.cluster.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", dbname=f"{db.name}_restored",
+                       input=dump, check=True, capture_output=True)  # fmt: skip
+        with db.cluster.connect(f"{db.name}_restored", autocommit=True) as restored:
+            with pytest.raises(psycopg.errors.UndefinedFile) as caught:
+                restored.execute(ROUTE)
+            assert "small-1" in caught.value.diag.message_primary
+            assert "tinydancer encoder build small-1" in caught.value.diag.message_hint
+            assert restored.execute(
+                "SELECT agent_name FROM route_results WHERE embedding = %s::real[]", (vector,)
+            ).fetchone() == ("a",)
+    finally:
+        with db.cluster.connect(autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE {db.name}_restored WITH (FORCE)")

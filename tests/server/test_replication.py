@@ -62,3 +62,32 @@ def test_replicated_registry_reaches_the_subscribers_decisions(db: Any, subscrib
         wait_for(lambda: routed(subscriber) == "a", what="the removal on the subscriber")
         publisher.execute("TRUNCATE tinydancer.agent CASCADE")
         wait_for(lambda: routed(subscriber) is None, what="the truncation on the subscriber")
+
+
+def test_replicated_switch_of_the_encoder_reaches_the_subscribers_decisions(
+    db: Any, subscriber: Any
+) -> None:
+    by_vector = "SELECT agent_name FROM ruvector_route(NULL, embedding := '{1,0,0}')"
+
+    def active() -> str:
+        return str(subscriber.execute("SELECT id FROM tinydancer.active_encoder()").fetchone()[0])
+
+    with db.connect() as publisher:
+        publisher.execute(
+            "SELECT ruvector_register_agent('a', 'api', description := 'translate texts')"
+        )
+        wait_for(lambda: routed(subscriber) == "a", what="the agent on the subscriber")
+        publisher.execute("CALL tinydancer.use_encoder('external', 3)")
+        publisher.execute(
+            "SELECT ruvector_register_agent('b', 'api', description := 'translate texts', "
+            "embedding := '{1,0,0}')"
+        )
+        wait_for(lambda: active() == "external", what="the switch on the subscriber")
+        wait_for(
+            lambda: subscriber.execute(by_vector).fetchone() == ("b",),
+            what="the vector on the subscriber",
+        )
+        publisher.execute("SELECT ruvector_remove_agent('b')")
+        publisher.execute("CALL tinydancer.use_encoder('static')")
+        wait_for(lambda: active() == "static-1", what="the switch back on the subscriber")
+        wait_for(lambda: routed(subscriber) == "a", what="the agent's vectors on the subscriber")

@@ -48,3 +48,15 @@ SELECT agent_name FROM ruvector_route('hello');
 COPY (SELECT 1) TO PROGRAM 'rm -r /tmp/tinydancer_regress';
 RESET tinydancer.encoder_dir;
 SELECT agent_name FROM ruvector_route('translate this');
+
+-- The instruction set is for superusers to choose, among those that there are.
+SET tinydancer.kernel_level = 'portable';
+SELECT ruvector_embed('same bits') = (SELECT ruvector_embed('same bits', 'static')) AS same;
+RESET tinydancer.kernel_level;
+SHOW tinydancer.kernel_level;
+SET tinydancer.kernel_level = 'mmx';
+CREATE ROLE td_plain;
+SET ROLE td_plain;
+SET tinydancer.kernel_level = 'portable';
+RESET ROLE;
+DROP ROLE td_plain;
