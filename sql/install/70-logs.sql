@@ -82,8 +82,8 @@ BEGIN
         RAISE EXCEPTION 'cannot execute %() in a read-only transaction', require_writable.function
             USING ERRCODE = 'read_only_sql_transaction',
                   DETAIL = CASE WHEN pg_is_in_recovery()
-                                THEN 'This server is a standby, and the function writes the logs.'
-                                ELSE 'The function writes the logs.' END,
+                                THEN 'This server is a standby, and the function writes to tables.'
+                                ELSE 'The function writes to tables.' END,
                   HINT = 'Call it on the primary, in a transaction that may write; ruvector_route() decides without '
                          'writing, on a standby too.';
     END IF;
@@ -132,8 +132,8 @@ DECLARE
     high CONSTANT timestamptz := (month + interval '1 month') AT TIME ZONE 'UTC';
 BEGIN
     partition := format('%s_y%sm%s', log, lpad(date_part('year', month)::text, 4, '0'), to_char(month, 'MM'));
-    EXECUTE format('CREATE TABLE tinydancer.%I (LIKE tinydancer.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
-                   partition, log);
+    EXECUTE format('CREATE TABLE tinydancer.%I (LIKE tinydancer.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)',
+                   partition, log || '_default');
     EXECUTE format('LOCK TABLE tinydancer.%I IN ACCESS EXCLUSIVE MODE', log || '_default');
     EXECUTE format('ALTER TABLE tinydancer.%I DISABLE TRIGGER refuse_change', log || '_default');
     EXECUTE format('WITH moved AS (DELETE FROM tinydancer.%I WHERE %I >= $1 AND %I < $2 RETURNING *) '

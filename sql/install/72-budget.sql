@@ -67,8 +67,8 @@ AS $$
               AND CASE count_spending.scope WHEN 'all' THEN true
                                             WHEN 'agent' THEN r.agent_name = count_spending.name
                                             ELSE r.pool = count_spending.name END),
-           -- Summed as float8, which is five times as fast, and rounded to its 15 digits.
-           (SELECT coalesce(sum(u.cost_usd), 0)::numeric
+           -- As numeric one by one, as they are charged.
+           (SELECT coalesce(sum(u.cost_usd::numeric), 0)
             FROM tinydancer.usage u
             LEFT JOIN tinydancer.decision d ON d.decision_id = u.decision_id
             LEFT JOIN tinydancer.agent a ON a.name = u.agent_name
@@ -223,7 +223,7 @@ BEGIN
         guess := tinydancer.closest(zone, known);
         RAISE EXCEPTION 'time zone "%" does not exist', zone
             USING ERRCODE = 'invalid_parameter_value',
-                  DETAIL = format('This server knows %s time zones by name.', cardinality(known)),
+                  DETAIL = 'It is none of pg_timezone_names.',
                   HINT = coalesce('Perhaps you meant "' || guess || '".', 'SELECT name FROM pg_timezone_names shows them.');
     END IF;
     PERFORM tinydancer.lock_budgets();

@@ -37,7 +37,7 @@ BEGIN
         guess := tinydancer.closest(ruvector_dispatch.route_name, known);
         RAISE EXCEPTION 'route "%" does not exist', ruvector_dispatch.route_name
             USING ERRCODE = 'undefined_object',
-                  DETAIL = format('There are %s routes.', cardinality(known)),
+                  DETAIL = 'No row of tinydancer.route has this name.',
                   HINT = coalesce('Perhaps you meant "' || guess || '".',
                                   'Pass the route that the request matched, or NULL.');
     END IF;
