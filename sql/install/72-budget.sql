@@ -17,7 +17,7 @@ CREATE TABLE tinydancer.budget_counter (
     PRIMARY KEY (scope, name, period, period_start),
     FOREIGN KEY (scope, name, period) REFERENCES tinydancer.budget ON UPDATE CASCADE ON DELETE CASCADE,
     CONSTRAINT budget_counter_period_check CHECK (period_start < period_end)
-);
+) WITH (fillfactor = 50);  -- room for the versions of rows that change all the time
 COMMENT ON TABLE tinydancer.budget_counter IS 'What is spent and reserved in each period of each budget';
 COMMENT ON COLUMN tinydancer.budget_counter.reserved_usd IS
     'USD estimated for requests that were dispatched in the period and whose cost is not recorded yet';
@@ -59,7 +59,7 @@ COMMENT ON FUNCTION tinydancer.period_bounds(text, timestamptz, text) IS
 -- A request is paid in the period in which it was dispatched, however late its cost is known.
 CREATE FUNCTION tinydancer.count_spending(scope text, name text, period_start timestamptz, period_end timestamptz,
                                           OUT reserved_usd numeric, OUT spent_usd numeric)
-    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT (SELECT coalesce(sum(r.amount_usd), 0)
             FROM tinydancer.budget_reservation r
@@ -96,9 +96,9 @@ AS $$
     CROSS JOIN LATERAL tinydancer.period_bounds(b.period, budget_state.at, z.zone) AS p
     LEFT JOIN tinydancer.budget_counter c
         ON c.scope = b.scope AND c.name = b.name AND c.period = b.period AND c.period_start = p.period_start
-    LEFT JOIN LATERAL (SELECT s.reserved_usd, s.spent_usd
-                       FROM tinydancer.count_spending(b.scope, b.name, p.period_start, p.period_end) AS s
-                       WHERE c.scope IS NULL) AS n ON true
+    -- STRICT, so nothing is counted where there is a counter.
+    CROSS JOIN LATERAL tinydancer.count_spending(b.scope, b.name, CASE WHEN c.scope IS NULL THEN p.period_start END,
+                                                 p.period_end) AS n
 $$;
 COMMENT ON FUNCTION tinydancer.budget_state(timestamptz) IS
     'Every budget with what is spent and reserved in its current period, and when that ends';

@@ -18,7 +18,7 @@ BEGIN
                  coalesce(u.latency_ms / nullif(u.latencies, 0), g.avg_latency_ms) AS avg_latency_ms,
                  coalesce(u.successes::float8 / nullif(u.outcomes, 0), g.success_rate) AS success_rate,
                  -- A sum of many may end a last digit above what each of them is at most.
-                 coalesce(least(u.quality / nullif(u.qualities, 0), 1), g.quality_score) AS quality_score
+                 CASE WHEN u.qualities > 0 THEN least(u.quality / u.qualities, 1) ELSE g.quality_score END AS quality_score
           FROM tinydancer.usage_sums() u
           JOIN tinydancer.agent g ON g.name = u.agent_name) AS s
     WHERE a.name = s.name

@@ -1,8 +1,8 @@
 """Budgets hold however many sessions dispatch at once, and nobody waits for good.
 
 In: many sessions that dispatch and record at the same time.  What is checked: not one dollar more
-than the limit is reserved, no deadlock, a rollback gives back what it reserved, and without a budget
-nobody waits for anybody.
+than the limit is reserved, no deadlock, a rollback gives back what it reserved, and without a
+budget nobody waits for anybody.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def spending(conn: Any) -> Any:
 
 
 def together(session: Any, work: Callable[[Any, int], None], sessions: int = SESSIONS) -> list[str]:
-    """Run ``work(connection, number)`` in many sessions that start at once; the errors' SQLSTATEs."""
+    """Run ``work(connection, number)`` in sessions that start at once; the errors' SQLSTATEs."""
     barrier = threading.Barrier(sessions)
     errors: list[str] = []
 
@@ -48,9 +48,7 @@ def together(session: Any, work: Callable[[Any, int], None], sessions: int = SES
         except psycopg.Error as error:
             errors.append(error.sqlstate or type(error).__name__)
 
-    threads = [
-        threading.Thread(target=run, args=(session(), number)) for number in range(sessions)
-    ]
+    threads = [threading.Thread(target=run, args=(session(), number)) for number in range(sessions)]
     for thread in threads:
         thread.start()
     for thread in threads:

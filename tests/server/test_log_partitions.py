@@ -134,7 +134,9 @@ def test_dump_and_restore_keep_every_partition_row_for_row(
                 last = filled.execute(f"SELECT max({identity}) FROM tinydancer.{log}").fetchone()[0]
                 assert new == last + 1
             # The reservation is settled in the copy as it would have been.
-            conn.execute("SELECT ruvector_record_usage('a', 0.5, true, decision_id := %s)", dispatched)
+            conn.execute(
+                "SELECT ruvector_record_usage('a', 0.5, true, decision_id := %s)", dispatched
+            )
             assert conn.execute(state).fetchall()[0][-1] == 0
             # The logs refuse changes there too, in every partition, and roll up exactly.
             for name in where(conn, "usage"):
@@ -193,9 +195,11 @@ def router(conn: Any, db: Any) -> Iterator[Any]:
     conn.execute(f"GRANT USAGE ON SCHEMA tinydancer TO {role}")
     conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA tinydancer TO {role}")
     for function in ("ruvector_dispatch", "ruvector_record_usage"):
-        conn.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(
-            sql.Identifier(function), sql.Identifier(role)
-        ))
+        conn.execute(
+            sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(
+                sql.Identifier(function), sql.Identifier(role)
+            )
+        )
     with db.connect() as connection:
         connection.execute(f"SET ROLE {role}")
         yield connection

@@ -1,7 +1,7 @@
 """Analytics over the usage log are exact at every moment, whatever arrives late.
 
-In: random usage, written by several sessions while others roll up.  What is compared: analytics with
-the plain aggregate of the log, in one statement and so in one snapshot.
+In: random usage, written by several sessions while others roll up.  What is compared: analytics
+with the plain aggregate of the log, in one statement and so in one snapshot.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def same(a: float | None, b: float | None) -> bool:
 
 
 def assert_exact(conn: Any, span: str) -> int:
-    """Analytics of the span equal the plain aggregate, by everything; how many groups there were."""
+    """Analytics of the span equal the plain aggregate, by everything; returns how many groups."""
     groups = 0
     for group, key in GROUPS.items():
         sql = COMPARE.format(key=key)
@@ -123,7 +123,11 @@ def test_analytics_equal_the_plain_aggregate(logged: Any, rng: Any, zone: str) -
     logged.execute("SELECT tinydancer.set_time_zone(%s)", (zone,))
     # So that to_char() in the plain aggregate prints the same zone.
     logged.execute("SELECT set_config('timezone', %s, false)", (zone,))
-    for step in (lambda: None, lambda: roll_up_everything(logged), lambda: insert(logged, rng, 300)):
+    for step in (
+        lambda: None,
+        lambda: roll_up_everything(logged),
+        lambda: insert(logged, rng, 300),
+    ):
         step()
         for span in SPANS:
             assert assert_exact(logged, span) > 20
@@ -250,7 +254,9 @@ def test_million_rows_are_answered_from_the_rollup(logged: Any) -> None:
         )
     )
     assert "xid_idx" in plan, plan
-    scanned = "SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_xact_user_tables WHERE relname = %s"
+    scanned = (
+        "SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_xact_user_tables WHERE relname = %s"
+    )
     # What this session counted before is not of this transaction.
     logged.execute("SELECT pg_stat_force_next_flush()")
     with logged.transaction():

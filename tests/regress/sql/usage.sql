@@ -24,6 +24,7 @@ FROM ruvector_list_agents();
 SELECT ruvector_refresh_agent_stats() AS changed;
 SELECT ruvector_record_usage('gamma', success := true);
 SELECT ruvector_refresh_agent_stats() AS changed;
+SELECT total_requests, avg_latency_ms, success_rate, quality_score FROM tinydancer.agent WHERE name = 'gamma';
 -- In one transaction too, where the roll-up cannot have the row yet.
 BEGIN;
 SELECT ruvector_record_usage('gamma', success := false);
