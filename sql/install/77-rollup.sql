@@ -30,9 +30,15 @@ COMMENT ON TABLE tinydancer.usage_rollup IS
 COMMENT ON COLUMN tinydancer.usage_rollup.bucket IS
     'start of an hour of tinydancer.time_zone(); an hour that two months of UTC share is two buckets';
 COMMENT ON COLUMN tinydancer.usage_rollup.target IS 'optimize_for of the decision';
-COMMENT ON COLUMN tinydancer.usage_rollup.quality IS 'sum over requests that did not fail';
+COMMENT ON COLUMN tinydancer.usage_rollup.cost_usd IS 'sum of the costs that are known, in USD';
+COMMENT ON COLUMN tinydancer.usage_rollup.costs IS 'requests whose cost is known';
+COMMENT ON COLUMN tinydancer.usage_rollup.latency_ms IS 'sum of the latencies that are known, in ms';
+COMMENT ON COLUMN tinydancer.usage_rollup.latencies IS 'requests whose latency is known';
+COMMENT ON COLUMN tinydancer.usage_rollup.outcomes IS 'requests of which it is known whether they succeeded';
+COMMENT ON COLUMN tinydancer.usage_rollup.quality IS 'sum of the qualities that are known of requests that did not fail';
+COMMENT ON COLUMN tinydancer.usage_rollup.qualities IS 'how many these are';
 
-CREATE TABLE tinydancer.usage_archive (LIKE tinydancer.usage_rollup,
+CREATE TABLE tinydancer.usage_archive (LIKE tinydancer.usage_rollup INCLUDING COMMENTS,
     CONSTRAINT usage_archive_key UNIQUE NULLS NOT DISTINCT (bucket, agent_name, route_name, target)
 );
 COMMENT ON TABLE tinydancer.usage_archive IS
@@ -51,6 +57,8 @@ CREATE TABLE tinydancer.usage_total (
     qualities bigint NOT NULL
 );
 COMMENT ON TABLE tinydancer.usage_total IS 'The roll-up and the archive in one row for each agent';
+COMMENT ON COLUMN tinydancer.usage_total.costs IS 'requests whose cost is known';
+COMMENT ON COLUMN tinydancer.usage_total.latencies IS 'requests whose latency is known';
 
 CREATE TABLE tinydancer.usage_rollup_state (
     one boolean PRIMARY KEY DEFAULT true CONSTRAINT usage_rollup_state_one_check CHECK (one),
