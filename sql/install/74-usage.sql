@@ -28,10 +28,19 @@ BEGIN
     PERFORM tinydancer.require_share(ruvector_record_usage.quality, 'quality');
     PERFORM tinydancer.require_figure(ruvector_record_usage.input_tokens, 'input_tokens');
     PERFORM tinydancer.require_figure(ruvector_record_usage.output_tokens, 'output_tokens');
-    IF NOT isfinite(at) THEN
-        RAISE EXCEPTION 'recorded_at must be a finite time'
-            USING ERRCODE = 'invalid_parameter_value',
-                  DETAIL = format('The value is %s.', at),
+    -- The log keeps it for good, and sums must not overflow.
+    IF greatest(ruvector_record_usage.actual_cost, ruvector_record_usage.latency_ms) > 1e12 THEN
+        RAISE EXCEPTION 'actual_cost and latency_ms must be at most 1e12'
+            USING ERRCODE = 'numeric_value_out_of_range',
+                  DETAIL = format('The cost is %s USD, the latency %s ms.',
+                                  coalesce(ruvector_record_usage.actual_cost::text, 'unknown'),
+                                  coalesce(ruvector_record_usage.latency_ms::text, 'unknown')),
+                  HINT = 'Pass costs in USD and latencies in ms.';
+    END IF;
+    IF at < '4700-01-01 00:00+00 BC' OR at >= '290000-01-01 00:00+00' THEN
+        RAISE EXCEPTION 'recorded_at is out of range'
+            USING ERRCODE = 'datetime_field_overflow',
+                  DETAIL = format('The value is %s; the log takes times from 4700 BC to the year 290000.', at),
                   HINT = 'Pass NULL for now.';
     END IF;
 

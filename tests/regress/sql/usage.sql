@@ -70,7 +70,13 @@ SELECT ruvector_record_usage('alpha', quality := 1.1);
 SELECT ruvector_record_usage('alpha', quality := 'NaN');
 SELECT ruvector_record_usage('alpha', input_tokens := -1);
 SELECT ruvector_record_usage('alpha', output_tokens := -1);
+SELECT ruvector_record_usage('alpha', 1e308);
+SELECT ruvector_record_usage('alpha', latency_ms := 1.1e12);
+SET timezone = 'UTC';
 SELECT ruvector_record_usage('alpha', recorded_at := 'infinity');
+SELECT ruvector_record_usage('alpha', recorded_at := '-infinity');
+SELECT ruvector_record_usage('alpha', recorded_at := '294276-12-31 12:00+00');
+SELECT ruvector_record_usage('alpha', recorded_at := '4714-11-25 12:00+00 BC');
 SELECT ruvector_record_usage('alpha', decision_id := 99);
 SELECT ruvector_record_usage('alpha', decision_id := 1);
 SELECT ruvector_update_agent_metrics(NULL, 1);
@@ -81,8 +87,22 @@ SELECT ruvector_update_agent_metrics('alpha', 1, true, -0.1);
 \set VERBOSITY sqlstate
 INSERT INTO tinydancer.usage (agent_name, recorded_at) VALUES ('alpha', '-infinity');
 INSERT INTO tinydancer.usage (agent_name, cost_usd) VALUES ('alpha', 'NaN');
+INSERT INTO tinydancer.usage (agent_name, latency_ms) VALUES ('alpha', 1e300);
 INSERT INTO tinydancer.decision (agent_name, decided_at) VALUES ('alpha', 'infinity');
 \set VERBOSITY default
+
+-- What is far out but can be recorded breaks nothing later.
+BEGIN;
+SELECT ruvector_record_usage('alpha', 1e12, latency_ms := 1e12, recorded_at := at)
+FROM unnest(ARRAY['4700-01-01 00:00+00 BC', '289999-12-31 23:59:59.999999+00']::timestamptz[]) at;
+SELECT tinydancer.set_time_zone('Asia/Kathmandu');
+SELECT count(*) FROM tinydancer.make_log_partitions();
+SELECT agent, total_requests FROM ruvector_routing_analytics(NULL, 'day') WHERE total_cost = 1e12;
+SELECT ruvector_refresh_agent_stats() AS changed;
+SELECT * FROM tinydancer.usage_hours('-infinity', 'infinity', NULL, NULL, 'Pacific/Kiritimati') WHERE costs = 1 AND cost_usd = 1e12;
+ROLLBACK;
+
+RESET timezone;
 
 -- Where nothing can be written.
 SET default_transaction_read_only = on;
