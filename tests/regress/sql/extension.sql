@@ -25,7 +25,7 @@ JOIN pg_proc p ON p.oid = d.objid AND d.classid = 'pg_proc'::regclass
 JOIN pg_language l ON l.oid = p.prolang
 WHERE l.lanname <> 'c' AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false);
 
--- Every table and sequence is dumped, but for the empty one.
+-- Every table and sequence is dumped, but for the empty one and what is made from the usage log.
 SELECT c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'tinydancer' AND c.relkind IN ('r', 'p', 'S')
   AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'tinydancer' AND c.oid = ANY (e.extconfig))
