@@ -1,0 +1,120 @@
+"""A valid call of each function and a valid row of each table, to start from.
+
+Read by the tests that cover every function and every table: bad input, access, dump and restore.
+A function or table without an entry fails them; add one here.
+"""
+
+from __future__ import annotations
+
+# What the calls below need: agents, one of them in a pool, a route, and some history.  The role
+# td_sample is made by whoever runs the calls, since roles outlive a database.
+SETUP = """
+SELECT ruvector_register_agent('coder', 'llm', ARRAY['debugging', 'code-review'],
+    cost_per_1k_tokens := 0.002, avg_latency_ms := 1500, quality_score := 0.9,
+    description := 'Finds and repairs faults in programs', examples := ARRAY['debug my program']);
+SELECT ruvector_register_agent('translator', 'api', ARRAY['translation'], cost_per_call := 0.0005,
+    avg_latency_ms := 300, quality_score := 0.8, pool := 'cheap',
+    examples := ARRAY['translate this sentence into French']);
+INSERT INTO tinydancer.route (name, description, target_agent) VALUES
+    ('faults', 'Programs that do not work', 'coder');
+INSERT INTO tinydancer.route_utterance (route_name, position, utterance, negative) VALUES
+    ('faults', 1, 'my program crashes', false), ('faults', 2, 'translate this text', true);
+INSERT INTO tinydancer.decision (request, agent_name, route_name, estimated_cost, optimize_for)
+VALUES ('debug my program', 'coder', 'faults', 0.001, 'balanced'),
+       ('translate', 'translator', NULL, 0.0005, 'cost');
+INSERT INTO tinydancer.usage (agent_name, cost_usd, latency_ms, success, quality) VALUES
+    ('coder', 0.001, 1400, true, 0.9), ('translator', 0.0005, 280, false, 0.1);
+"""
+
+VECTOR = "array_fill(0.1::real, ARRAY[128])"
+ANY_AGENT = "(SELECT a FROM tinydancer.agent a WHERE a.name = 'coder')"
+
+# Arguments by name, or by position where they have none; values are SQL expressions.
+CALLS: dict[str, dict[str, str]] = {
+    # The registry.
+    "ruvector_register_agent": {"name": "'new'", "agent_type": "'llm'"},
+    "ruvector_register_agent_full": {"config": """'{"name": "new", "agent_type": "api"}'"""},
+    "ruvector_set_agent_active": {"name": "'coder'", "active": "false"},
+    "ruvector_remove_agent": {"name": "'coder'"},
+    "ruvector_get_agent": {"name": "'coder'"},
+    "ruvector_list_agents": {},
+    # Decisions and vectors.
+    "ruvector_route": {"request": "'debug my program'"},
+    "ruvector_explain_route": {"request": "'debug my program'"},
+    "ruvector_embed(text)": {"1": "'debug my program'"},
+    "ruvector_embed(text, text)": {"1": "'debug my program'", "encoder": "'static-1'"},
+    "ruvector_cosine_similarity": {"a": VECTOR, "b": VECTOR},
+    # Access.
+    "grant_usage": {"role": "'td_sample'", "level": "'viewer'"},
+    "revoke_usage": {"role": "'td_sample'"},
+    "grantee": {"role": "'td_sample'", "function": "'f'"},
+    "access_rules": {},
+    # Schema tinydancer: what the public functions are made of.
+    "active_encoder": {},
+    "check_agent": {"a": ANY_AGENT},
+    "closest": {"name": "'codr'", "candidates": "ARRAY['coder', 'translator']"},
+    "embed_phrase": {"kind": "'capability'", "phrase": "'code-review'"},
+    "pin_encoder": {},
+    "raise_unknown_agent": {"agent_name": "'codr'"},
+    "registry_builds": {},
+    "require_value": {"value": "'x'", "argument": "'x'", "function": "'f'"},
+    "store_phrases": {"agent_name": "'coder'", "examples": "ARRAY['x']", "embedding": VECTOR},
+    "texts_of": {"list": "'[\"a\"]'"},
+    "unit_vector": {"embedding": VECTOR},
+}
+
+# Calls that are right and end in an error all the same.
+REFUSED = {
+    "raise_unknown_agent": "42704",
+}
+
+# One row of each table that can be added to those of SETUP.
+ROWS: dict[str, dict[str, str]] = {
+    "tinydancer.agent": {"name": "'row'", "type": "'llm'", "capabilities": "'{writing}'"},
+    "tinydancer.agent_phrase": {
+        "agent_name": "'coder'",
+        "kind": "'example'",
+        "position": "9",
+        "phrase": "'find the fault'",
+        "embedding": VECTOR,
+        "encoder": "'static-1'",
+    },
+    "tinydancer.route": {"name": "'row'", "target_agent": "'coder'"},
+    "tinydancer.route_utterance": {
+        "route_name": "'faults'",
+        "position": "9",
+        "utterance": "'it does not work'",
+        "embedding": VECTOR,
+        "encoder": "'static-1'",
+    },
+    "tinydancer.policy": {"name": "'row'", "cost_weight": "0.5", "quality_weight": "0.5"},
+    "tinydancer.model": {
+        "kind": "'quality'",
+        "version": "1",
+        "encoder": "'static-1'",
+        "bytes": "'\\x00'",
+        "checksum": "'00'",
+    },
+    "tinydancer.setting": {"name": "'row'", "value": "'x'"},
+    "tinydancer.decision": {"agent_name": "'coder'", "request": "'x'"},
+    "tinydancer.usage": {"agent_name": "'coder'", "cost_usd": "0.01", "success": "true"},
+    "tinydancer.budget": {
+        "scope": "'agent'",
+        "name": "'coder'",
+        "period": "'day'",
+        "limit_usd": "10",
+    },
+}
+
+# Tables that never hold a row.
+EMPTY = {"tinydancer.epoch"}
+
+
+def insert(table: str, values: dict[str, str]) -> str:
+    """An INSERT of one row of SQL expressions."""
+    return f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"
+
+
+def missing(what: str, kind: str) -> str:
+    """The sentence for a function or table that has no entry."""
+    return f"{what} has no entry in {kind} of tests/server/samples.py: add a valid one"
