@@ -122,6 +122,7 @@ BAD: dict[str, list[str]] = {
     "time without time zone": _quoted("00:00", "24:00", "23:59:59.999999"),
     "interval": _quoted("0", "-1 day", "1 microsecond", "178000000 years", "-178000000 years"),
     "bytea": ["''", "'\\x00'", "decode(repeat('00', 1000000), 'hex')"],
+    "xid8": ["'0'", "'3'", "'18446744073709551615'"],
     "oid": ["0", "4294967295"],
     "regclass": ["0", "'pg_class'"],
     "tinydancer.agent": [

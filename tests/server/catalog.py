@@ -55,12 +55,20 @@ class Function:
 
     def sql(self, arguments: dict[str, str]) -> str:
         """A call; ``arguments`` maps names (or positions, "1" ...) to SQL expressions."""
+        arguments = self.by_slot(arguments)
         given = [
             expression if name.isdigit() else f"{name} := {expression}"
             for name, expression in arguments.items()
         ]
         head = "CALL" if self.procedure else "SELECT * FROM"
         return f"{head} {self.call}({', '.join(given)})"
+
+    def by_slot(self, arguments: dict[str, str]) -> dict[str, str]:
+        """``arguments`` with names in place of the positions of named arguments."""
+        return {
+            (self.slots()[int(key) - 1][0] if key.isdigit() else key): expression
+            for key, expression in arguments.items()
+        }
 
     def slots(self) -> list[tuple[str, str]]:
         """Each argument as ``(name or position, type)``."""

@@ -1,7 +1,8 @@
 """A valid call of each function and a valid row of each table, to start from.
 
 Read by the tests that cover every function and every table: bad input, access, dump and restore.
-A function or table without an entry fails them; add one here.
+A function or table without an entry fails them; add one here.  An entry for a function that is not
+there yet does no harm.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ SELECT ruvector_register_agent('translator', 'api', ARRAY['translation'], cost_p
     avg_latency_ms := 300, quality_score := 0.8, pool := 'cheap',
     examples := ARRAY['translate this sentence into French']);
 INSERT INTO tinydancer.route (name, description, target_agent) VALUES
-    ('faults', 'Programs that do not work', 'coder');
+    ('faults', 'Programs that do not work', 'coder'),
+    ('languages', 'Texts in another language', 'translator');
 INSERT INTO tinydancer.route_utterance (route_name, position, utterance, negative) VALUES
-    ('faults', 1, 'my program crashes', false), ('faults', 2, 'translate this text', true);
+    ('faults', 1, 'my program crashes', false), ('faults', 2, 'the test fails', false),
+    ('faults', 3, 'an exception in the code', false), ('faults', 4, 'translate this text', true),
+    ('languages', 1, 'translate this text', false), ('languages', 2, 'in French, please', false),
+    ('languages', 3, 'what is that in Spanish', false);
 INSERT INTO tinydancer.decision (request, agent_name, route_name, estimated_cost, optimize_for)
 VALUES ('debug my program', 'coder', 'faults', 0.001, 'balanced'),
        ('translate', 'translator', NULL, 0.0005, 'cost');
@@ -44,6 +49,38 @@ CALLS: dict[str, dict[str, str]] = {
     "ruvector_embed(text)": {"1": "'debug my program'"},
     "ruvector_embed(text, text)": {"1": "'debug my program'", "encoder": "'static-1'"},
     "ruvector_cosine_similarity": {"a": VECTOR, "b": VECTOR},
+    "ruvector_route_multi": {"request": "'debug my program'"},
+    "ruvector_batch_route": {"requests": "ARRAY['debug my program', 'translate this']"},
+    "ruvector_find_agents_by_capability": {"capability": "'debugging'"},
+    # Semantic routes.
+    "ruvector_create_route": {
+        "name": "'new'",
+        "description": "'Questions about invoices'",
+        "embedding": VECTOR,
+        "target_agent": "'coder'",
+    },
+    "ruvector_drop_route": {"name": "'faults'"},
+    "ruvector_semantic_route": {"query": "'my program crashes'"},
+    "ruvector_tune_routes": {},
+    # Classes.
+    "ruvector_classify_request": {"1": "'debug my program'"},
+    "ruvector_classify_capabilities": {"1": "'debug my program'"},
+    # Usage and budgets.
+    "ruvector_dispatch": {"request": "'debug my program'"},
+    "ruvector_record_usage": {"agent": "'coder'", "actual_cost": "0.01"},
+    "ruvector_update_agent_metrics": {"name": "'coder'", "latency_ms": "900", "success": "true"},
+    "ruvector_set_budget": {
+        "scope": "'agent'",
+        "name": "'coder'",
+        "period": "'day'",
+        "limit_usd": "10",
+    },
+    "ruvector_check_budget": {"agent": "'coder'", "estimated_cost": "0.01"},
+    "ruvector_refresh_agent_stats": {},
+    "ruvector_routing_stats": {},
+    "ruvector_routing_analytics": {"time_range": "'7 days'"},
+    "ruvector_optimize_budget": {"monthly_budget": "100"},
+    "ruvector_clear_agents": {},
     # Access.
     "grant_usage": {"role": "'td_sample'", "level": "'viewer'"},
     "revoke_usage": {"role": "'td_sample'"},
@@ -66,6 +103,9 @@ CALLS: dict[str, dict[str, str]] = {
 # Calls that are right and end in an error all the same.
 REFUSED = {
     "raise_unknown_agent": "42704",
+    # While no classifier is active.
+    "ruvector_classify_request": "55000",
+    "ruvector_classify_capabilities": "55000",
 }
 
 # One row of each table that can be added to those of SETUP.
@@ -108,6 +148,9 @@ ROWS: dict[str, dict[str, str]] = {
 
 # Tables that never hold a row.
 EMPTY = {"tinydancer.epoch"}
+
+# Tables whose rows are worked out from those of others, and therefore not dumped.
+DERIVED: set[str] = set()
 
 
 def insert(table: str, values: dict[str, str]) -> str:

@@ -54,7 +54,9 @@ def partitioned(conn: Any) -> list[tuple[str, str]]:
 
 
 def contents(conn: Any) -> dict[str, list[str]]:
-    return catalog.rows(conn, [*catalog.tables(conn), *catalog.partitions(conn)])
+    """The rows of all tables but those that are worked out from others."""
+    tables = [table for table in catalog.tables(conn) if table not in samples.DERIVED]
+    return catalog.rows(conn, [*tables, *catalog.partitions(conn)])
 
 
 def sequences(conn: Any) -> list[Any]:
