@@ -29,6 +29,7 @@ VALUES ('debug my program', 'coder', 'faults', 0.001, 'balanced'),
        ('translate', 'translator', NULL, 0.0005, 'cost');
 INSERT INTO tinydancer.usage (agent_name, cost_usd, latency_ms, success, quality) VALUES
     ('coder', 0.001, 1400, true, 0.9), ('translator', 0.0005, 280, false, 0.1);
+INSERT INTO tinydancer.budget (scope, name, period, limit_usd) VALUES ('all', '', 'month', 100);
 """
 
 VECTOR = "array_fill(0.1::real, ARRAY[128])"
@@ -98,14 +99,61 @@ CALLS: dict[str, dict[str, str]] = {
     "store_phrases": {"agent_name": "'coder'", "examples": "ARRAY['x']", "embedding": VECTOR},
     "texts_of": {"list": "'[\"a\"]'"},
     "unit_vector": {"embedding": VECTOR},
+    # The same of logs, budgets and statistics.
+    "archive_usage": {"month_start": "'2024-01-01'", "month_end": "'2024-02-01'"},
+    "budget_refusal": {"agent": "'coder'", "pool": "NULL", "cost": "1", "at": "now()"},
+    "budget_state": {},
+    "count_spending": {
+        "scope": "'all'",
+        "name": "''",
+        "period_start": "'2024-01-01'",
+        "period_end": "'2024-02-01'",
+    },
+    "drop_log_partitions": {"older_than": "'10 years'"},
+    "lock_budgets": {},
+    "log_partitions": {},
+    "make_log_partition": {"log": "'usage'", "month": "'2031-03-01'"},
+    "make_log_partitions": {},
+    "open_budgets": {},
+    "period_bounds": {"period": "'day'", "at": "now()", "zone": "'UTC'"},
+    "raise_over_budget": {"agent": "'coder'", "pool": "NULL", "cost": "1000", "at": "now()"},
+    "recount_budgets": {},
+    "require_figure": {"value": "1", "argument": "'x'"},
+    "require_interval": {"value": "'1 day'", "argument": "'x'", "function": "'f'"},
+    "require_share": {"value": "1", "argument": "'x'"},
+    "require_writable": {"function": "'f'"},
+    "roll_up_usage": {},
+    "set_time_zone": {"zone": "'Europe/Oslo'"},
+    "time_zone": {},
+    "usage_hours": {
+        "recorded_from": "'2024-01-01'",
+        "recorded_below": "'2024-02-01'",
+        "xid_from": "NULL",
+        "xid_below": "NULL",
+        "zone": "'UTC'",
+    },
+    "usage_sums": {},
 }
 
 # Calls that are right and end in an error all the same.
 REFUSED = {
     "raise_unknown_agent": "42704",
+    "raise_over_budget": "53400",
     # While no classifier is active.
     "ruvector_classify_request": "55000",
     "ruvector_classify_capabilities": "55000",
+}
+
+SUMS = {
+    "bucket": "'2024-01-01'",
+    "agent_name": "'coder'",
+    "requests": "2",
+    "cost_usd": "0.5",
+    "costs": "2",
+    "latencies": "0",
+    "successes": "1",
+    "outcomes": "2",
+    "qualities": "0",
 }
 
 # One row of each table that can be added to those of SETUP.
@@ -144,13 +192,37 @@ ROWS: dict[str, dict[str, str]] = {
         "period": "'day'",
         "limit_usd": "10",
     },
+    "tinydancer.budget_counter": {
+        "scope": "'all'",
+        "name": "''",
+        "period": "'month'",
+        "period_start": "'2024-01-01'",
+        "period_end": "'2024-02-01'",
+        "reserved_usd": "0",
+        "spent_usd": "12.5",
+    },
+    "tinydancer.budget_reservation": {
+        "decision_id": "1",
+        "decided_at": "now()",
+        "agent_name": "'coder'",
+        "amount_usd": "0.5",
+    },
+    "tinydancer.budget_lock": {"turn": "true"},
+    "tinydancer.usage_rollup": SUMS,
+    "tinydancer.usage_archive": SUMS,
+    "tinydancer.usage_total": {key: value for key, value in SUMS.items() if key != "bucket"},
+    "tinydancer.usage_rollup_state": {"horizon": "'3'", "time_zone": "'UTC'"},
 }
 
 # Tables that never hold a row.
 EMPTY = {"tinydancer.epoch"}
 
 # Tables whose rows are worked out from those of others, and therefore not dumped.
-DERIVED: set[str] = set()
+DERIVED = {
+    "tinydancer.usage_rollup",
+    "tinydancer.usage_total",
+    "tinydancer.usage_rollup_state",
+}
 
 
 def insert(table: str, values: dict[str, str]) -> str:

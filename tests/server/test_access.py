@@ -101,7 +101,11 @@ def test_reader_works_in_a_read_only_transaction(sampled: Any) -> None:
         if function.level == "viewer":
             call = function.sql(samples.CALLS[function.key])
             found = state(sampled, None, "SET TRANSACTION READ ONLY", call)
-            assert found == samples.REFUSED.get(function.key), call
+            allowed = {samples.REFUSED.get(function.key)}
+            if is_helper(function):
+                # It may be there to say so for a writer.
+                allowed.add("25006")
+            assert found in allowed, call
 
 
 def test_functions_pin_their_search_path_and_only_routers_writers_run_as_the_owner(

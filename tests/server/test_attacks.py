@@ -82,7 +82,7 @@ def test_objects_placed_first_in_the_search_path_are_never_used(sampled: Any) ->
         # The arguments are worked out before, in the open.
         valid = function.by_slot(samples.CALLS[function.key])
         given = {
-            slot: sampled.execute(f"SELECT quote_literal(({valid[slot]})::{kind})").fetchone()[0]
+            slot: sampled.execute(f"SELECT quote_nullable(({valid[slot]})::{kind})").fetchone()[0]
             + f"::{kind}"
             for slot, kind in function.slots()
             if slot in valid
