@@ -1,13 +1,12 @@
 """Fixtures for tests that talk to a running server; see tests/conftest.py for the general ones.
 
 In: ``db`` and ``cluster``.  Out: several sessions on one database, and the demo's registry loaded.
-Used by the files of this folder, which may import catalog.py and samples.py by their plain names.
+Used by the files of this folder.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 AGENTS = ROOT / "python" / "tinydancer" / "demo" / "agents.json"
 
 
@@ -47,23 +44,3 @@ def registry(conn: Any, agents: list[dict[str, Any]]) -> Any:
     for agent in agents:
         conn.execute("SELECT ruvector_register_agent_full(%s::jsonb)", (json.dumps(agent),))
     return conn
-
-
-@pytest.fixture
-def sampled(conn: Any) -> Iterator[Any]:
-    """``conn`` with the samples' registry, and roles: td_none, and one for each level."""
-    import roles
-    import samples
-
-    conn.execute("SET client_min_messages = error")
-    conn.execute(samples.SETUP)
-    made = ["td_none", "td_sample", *(f"td_{level}" for level in roles.LEVELS)]
-    for role in made:
-        conn.execute(f"CREATE ROLE {role}")
-    for level in roles.LEVELS:
-        conn.execute("SELECT tinydancer.grant_usage(%s, %s)", (f"td_{level}", level))
-    yield conn
-    conn.execute("RESET SESSION AUTHORIZATION")
-    for role in made:
-        conn.execute(f"DROP OWNED BY {role}")
-        conn.execute(f"DROP ROLE {role}")

@@ -1,11 +1,13 @@
 """A valid call of each function and a valid row of each table, to start from.
 
 Read by the tests that cover every function and every table: bad input, access, dump and restore.
-A function or table without an entry fails them; add one here.  An entry for a function that is not
-there yet does no harm.
+A function with a required argument or a table without an entry fails them; add one here.  An entry
+for a function that is not there yet does no harm.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 # What the calls below need: agents, one of them in a pool, a route, and some history.  The role
 # td_sample is made by whoever runs the calls, since roles outlive a database.
@@ -35,7 +37,8 @@ INSERT INTO tinydancer.budget (scope, name, period, limit_usd) VALUES ('all', ''
 VECTOR = "array_fill(0.1::real, ARRAY[128])"
 ANY_AGENT = "(SELECT a FROM tinydancer.agent a WHERE a.name = 'coder')"
 
-# Arguments by name, or by position where they have none; values are SQL expressions.
+# Arguments by name, or by position where they have none; values are SQL expressions.  A function
+# that needs none has no entry.
 CALLS: dict[str, dict[str, str]] = {
     # The registry.
     "ruvector_register_agent": {"name": "'new'", "agent_type": "'llm'"},
@@ -43,7 +46,6 @@ CALLS: dict[str, dict[str, str]] = {
     "ruvector_set_agent_active": {"name": "'coder'", "active": "false"},
     "ruvector_remove_agent": {"name": "'coder'"},
     "ruvector_get_agent": {"name": "'coder'"},
-    "ruvector_list_agents": {},
     # Decisions and vectors.
     "ruvector_route": {"request": "'debug my program'"},
     "ruvector_explain_route": {"request": "'debug my program'"},
@@ -62,7 +64,6 @@ CALLS: dict[str, dict[str, str]] = {
     },
     "ruvector_drop_route": {"name": "'faults'"},
     "ruvector_semantic_route": {"query": "'my program crashes'"},
-    "ruvector_tune_routes": {},
     # Classes.
     "ruvector_classify_request": {"1": "'debug my program'"},
     "ruvector_classify_capabilities": {"1": "'debug my program'"},
@@ -77,32 +78,41 @@ CALLS: dict[str, dict[str, str]] = {
         "limit_usd": "10",
     },
     "ruvector_check_budget": {"agent": "'coder'", "estimated_cost": "0.01"},
-    "ruvector_refresh_agent_stats": {},
-    "ruvector_routing_stats": {},
     "ruvector_routing_analytics": {"time_range": "'7 days'"},
     "ruvector_optimize_budget": {"monthly_budget": "100"},
-    "ruvector_clear_agents": {},
     # Access.
     "grant_usage": {"role": "'td_sample'", "level": "'viewer'"},
     "revoke_usage": {"role": "'td_sample'"},
     "grantee": {"role": "'td_sample'", "function": "'f'"},
-    "access_rules": {},
     # Schema tinydancer: what the public functions are made of.
-    "active_encoder": {},
     "check_agent": {"a": ANY_AGENT},
     "closest": {"name": "'codr'", "candidates": "ARRAY['coder', 'translator']"},
     "embed_phrase": {"kind": "'capability'", "phrase": "'code-review'"},
-    "pin_encoder": {},
     "raise_unknown_agent": {"agent_name": "'codr'"},
-    "registry_builds": {},
     "require_value": {"value": "'x'", "argument": "'x'", "function": "'f'"},
     "store_phrases": {"agent_name": "'coder'", "examples": "ARRAY['x']", "embedding": VECTOR},
     "texts_of": {"list": "'[\"a\"]'"},
     "unit_vector": {"embedding": VECTOR},
+    # The same of encoders and plans.
+    "check_switched": {"encoder": "'static-1'"},
+    "embed_phrases": {"kinds": "ARRAY['capability']", "phrases": "ARRAY['code-review']"},
+    "encoder_facts": {"name": "'static'"},
+    "keep_passed_vectors": {"dim": "128"},
+    "listed": {"what": "'agents'", "names": "ARRAY['a', 'b']"},
+    "make_vectors": {"encoder": "'static-1'"},
+    "replace_passed_vectors": {"encoder": "'static-1'"},
+    "use_encoder": {"name": "'static'"},
+    "plan_budget": {
+        "requests": "ARRAY['debug my program']",
+        "counts": "ARRAY[10]",
+        "scale": "1",
+        "monthly_budget": "100",
+        "quality_threshold": "0.1",
+        "latency_threshold_ms": "NULL",
+    },
     # The same of logs, budgets and statistics.
     "archive_usage": {"month_start": "'2024-01-01'", "month_end": "'2024-02-01'"},
     "budget_refusal": {"agent": "'coder'", "pool": "NULL", "cost": "1", "at": "now()"},
-    "budget_state": {},
     "count_spending": {
         "scope": "'all'",
         "name": "''",
@@ -110,21 +120,14 @@ CALLS: dict[str, dict[str, str]] = {
         "period_end": "'2024-02-01'",
     },
     "drop_log_partitions": {"older_than": "'10 years'"},
-    "lock_budgets": {},
-    "log_partitions": {},
     "make_log_partition": {"log": "'usage'", "month": "'2031-03-01'"},
-    "make_log_partitions": {},
-    "open_budgets": {},
     "period_bounds": {"period": "'day'", "at": "now()", "zone": "'UTC'"},
     "raise_over_budget": {"agent": "'coder'", "pool": "NULL", "cost": "1000", "at": "now()"},
-    "recount_budgets": {},
     "require_figure": {"value": "1", "argument": "'x'"},
     "require_interval": {"value": "'1 day'", "argument": "'x'", "function": "'f'"},
     "require_share": {"value": "1", "argument": "'x'"},
     "require_writable": {"function": "'f'"},
-    "roll_up_usage": {},
     "set_time_zone": {"zone": "'Europe/Oslo'"},
-    "time_zone": {},
     "usage_hours": {
         "recorded_from": "'2024-01-01'",
         "recorded_below": "'2024-02-01'",
@@ -132,7 +135,6 @@ CALLS: dict[str, dict[str, str]] = {
         "xid_below": "NULL",
         "zone": "'UTC'",
     },
-    "usage_sums": {},
 }
 
 # Calls that are right and end in an error all the same.
@@ -228,6 +230,12 @@ DERIVED = {
 def insert(table: str, values: dict[str, str]) -> str:
     """An INSERT of one row of SQL expressions."""
     return f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"
+
+
+def arguments(function: Any) -> dict[str, str]:
+    """The arguments of a valid call of a ``catalog.Function``."""
+    assert function.key in CALLS or not function.required, missing(function.signature, "CALLS")
+    return function.by_slot(CALLS.get(function.key, {}))
 
 
 def missing(what: str, kind: str) -> str:

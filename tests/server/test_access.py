@@ -48,8 +48,7 @@ def test_function_works_for_its_level_and_is_denied_below(sampled: Any) -> None:
     for function in catalog.functions(sampled):
         if function.level == "internal":
             continue
-        assert function.key in samples.CALLS, samples.missing(function.signature, "CALLS")
-        call = function.sql(samples.CALLS[function.key])
+        call = function.sql(samples.arguments(function))
         for role in ("td_none", *(f"td_{level}" for level in LEVELS)):
             found = state(sampled, role, call)
             if role in reaches(function.level):
@@ -99,7 +98,7 @@ def test_no_writer_is_public_or_parallel_safe(conn: Any) -> None:
 def test_reader_works_in_a_read_only_transaction(sampled: Any) -> None:
     for function in catalog.functions(sampled):
         if function.level == "viewer":
-            call = function.sql(samples.CALLS[function.key])
+            call = function.sql(samples.arguments(function))
             found = state(sampled, None, "SET TRANSACTION READ ONLY", call)
             allowed = {samples.REFUSED.get(function.key)}
             if is_helper(function):

@@ -80,7 +80,7 @@ def test_objects_placed_first_in_the_search_path_are_never_used(sampled: Any) ->
         if function.level == "internal":
             continue
         # The arguments are worked out before, in the open.
-        valid = function.by_slot(samples.CALLS[function.key])
+        valid = samples.arguments(function)
         given = {
             slot: sampled.execute(f"SELECT quote_nullable(({valid[slot]})::{kind})").fetchone()[0]
             + f"::{kind}"
