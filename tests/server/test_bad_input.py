@@ -20,6 +20,8 @@ import pytest
 import samples
 from psycopg.types.string import TextLoader
 
+from tinydancer import server as td_server
+
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "functions"
 
 # What a registry with a bad row in it must still answer.
@@ -42,13 +44,32 @@ def values(kind: str, what: str) -> list[str]:
 class Checker:
     """Runs statements, each in a transaction that is rolled back, and keeps what went wrong."""
 
-    def __init__(self, conn: Any) -> None:
-        self.conn = conn
-        self.pid = conn.info.backend_pid
+    def __init__(self, db: Any) -> None:
+        self.db = db
+        self.conn: Any = None
+        self.connect()
+        self.pid = self.conn.info.backend_pid
         self.faults: list[str] = []
         self.ran = 0
         # (function key) -> SQLSTATEs that it raised by itself
         self.states: dict[str, set[str]] = {}
+
+    def connect(self) -> None:
+        """Open the session; after a crash as soon as the server is back."""
+
+        def connected() -> bool:
+            try:
+                self.conn = self.db.connect()
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        td_server.wait_for(connected, what="the server answers")
+        self.conn.execute("SET client_min_messages = error")
+        self.conn.execute("SET statement_timeout = '120s'")
+        # Python's own types end at the year 9999.
+        for kind in ("timestamptz", "timestamp", "date", "time", "interval"):
+            self.conn.adapters.register_loader(kind, TextLoader)
 
     def fault(self, statement: str, what: str) -> None:
         self.faults.append(f"{what}: {statement[:300]}")
@@ -78,13 +99,14 @@ class Checker:
                     self.look(statement, cursor.fetchall())
             return None
         except psycopg.Error as error:
-            if self.conn.closed:
-                pytest.fail(f"the backend is gone after {statement[:300]}: {error}")
             self.last = error
+            if self.conn.closed:
+                self.fault(statement, "the backend is gone")
+                self.connect()
+                return "08006"
             return self.error(statement, error)
         finally:
-            if not self.conn.closed:
-                self.conn.execute("ROLLBACK")
+            self.conn.execute("ROLLBACK")
 
     def look(self, statement: str, rows: list[Any]) -> None:
         """A figure that is not a number is never an answer."""
@@ -95,9 +117,9 @@ class Checker:
                     self.fault(statement, f"NaN in {str(row)[:200]}")
 
     def finish(self, least: int) -> None:
+        assert not self.faults, "\n".join([f"{len(self.faults)} faults", *self.faults[:60]])
         assert self.ran >= least
         assert self.conn.execute("SELECT pg_backend_pid()").fetchone() == (self.pid,)
-        assert not self.faults, "\n".join([f"{len(self.faults)} faults", *self.faults[:60]])
 
 
 def raised_here(diag: Any) -> bool:
@@ -106,18 +128,14 @@ def raised_here(diag: Any) -> bool:
 
 
 @pytest.fixture
-def checker(conn: Any) -> Iterator[Checker]:
+def checker(db: Any) -> Iterator[Checker]:
     """A checker on a database with the samples' registry."""
-    conn.execute("SET client_min_messages = error")
-    conn.execute("SET statement_timeout = '120s'")
-    conn.execute(samples.SETUP)
-    conn.execute("CREATE ROLE td_sample")
-    # Python's own types end at the year 9999.
-    for kind in ("timestamptz", "timestamp", "date", "time", "interval"):
-        conn.adapters.register_loader(kind, TextLoader)
-    yield Checker(conn)
-    if not conn.closed:
-        conn.execute("DROP ROLE td_sample")
+    made = Checker(db)
+    made.conn.execute(samples.SETUP)
+    made.conn.execute("CREATE ROLE td_sample")
+    yield made
+    made.conn.execute("DROP ROLE td_sample")
+    made.conn.close()
 
 
 @pytest.mark.parametrize(
@@ -133,11 +151,24 @@ def checker(conn: Any) -> Iterator[Checker]:
         ("RETURN 1", None),
     ],
 )
-def test_checker_tells_a_fault_from_an_answer(conn: Any, body: str, fault: str | None) -> None:
+def test_checker_tells_a_fault_from_an_answer(
+    conn: Any, db: Any, body: str, fault: str | None
+) -> None:
     conn.execute(f"CREATE FUNCTION f() RETURNS float8 LANGUAGE plpgsql AS $$BEGIN {body}; END$$")
-    checker = Checker(conn)
+    checker = Checker(db)
     checker.run("SELECT f()")
     assert checker.faults == ([f"{fault}: SELECT f()"] if fault else [])
+    checker.conn.close()
+
+
+def test_checker_goes_on_after_a_lost_backend_and_says_so(conn: Any, db: Any) -> None:
+    checker = Checker(db)
+    checker.run("SELECT pg_terminate_backend(pg_backend_pid())")
+    checker.run("SELECT 1")
+    with pytest.raises(AssertionError):
+        checker.finish(2)
+    assert checker.faults == ["the backend is gone: SELECT pg_terminate_backend(pg_backend_pid())"]
+    checker.conn.close()
 
 
 def call_each(checker: Checker, function: catalog.Function) -> None:
