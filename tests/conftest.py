@@ -212,7 +212,9 @@ def _fresh(cluster: td_server.Server, template: str = TEMPLATE) -> Iterator[Data
     name = f"td_{next(_numbers)}"
     with cluster.connect(autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield Database(cluster, name)
+    yield Database(cluster, name)
+    # Another session: a test that crashes a backend ends all of them.
+    with cluster.connect(autocommit=True) as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -18,6 +18,7 @@ import catalog
 import psycopg
 import pytest
 import samples
+from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 
 from tinydancer import server as td_server
@@ -58,8 +59,11 @@ class Checker:
         """Open the session; after a crash as soon as the server is back."""
 
         def connected() -> bool:
+            if self.conn is not None:
+                self.conn.close()
             try:
                 self.conn = self.db.connect()
+                self.conn.execute("SELECT 1")
             except psycopg.OperationalError:
                 return False
             return True
@@ -90,7 +94,12 @@ class Checker:
     def run(self, *statements: str) -> str | None:
         """The SQLSTATE of the first statement that fails, None when all of them work."""
         self.ran += 1
-        self.conn.execute("BEGIN")
+        try:
+            self.conn.execute("BEGIN")
+        except psycopg.OperationalError:
+            # The server took down a session that was opened while it noticed the crash of another.
+            self.connect()
+            self.conn.execute("BEGIN")
         statement = ""
         try:
             for statement in statements:
@@ -106,7 +115,8 @@ class Checker:
                 return "08006"
             return self.error(statement, error)
         finally:
-            self.conn.execute("ROLLBACK")
+            if self.conn.info.transaction_status != TransactionStatus.IDLE:
+                self.conn.execute("ROLLBACK")
 
     def look(self, statement: str, rows: list[Any]) -> None:
         """A figure that is not a number is never an answer."""
@@ -134,6 +144,8 @@ def checker(db: Any) -> Iterator[Checker]:
     made.conn.execute(samples.SETUP)
     made.conn.execute("CREATE ROLE td_sample")
     yield made
+    if made.conn.closed or made.conn.broken or made.faults:
+        made.connect()
     made.conn.execute("DROP ROLE td_sample")
     made.conn.close()
 
