@@ -125,6 +125,15 @@ BAD: dict[str, list[str]] = {
     "xid8": ["'0'", "'3'", "'18446744073709551615'"],
     "oid": ["0", "4294967295"],
     "regclass": ["0", "'pg_class'"],
+    "tinydancer.route": [
+        f"jsonb_populate_record(NULL::tinydancer.route, '{record}')"
+        for record in (
+            "{}",
+            '{"name": "", "threshold": "NaN"}',
+            '{"name": "x", "threshold": 7, "priority": -5, "user_tiers": [null]}',
+            '{"name": "x", "rate_limit_per_minute": -1, "time_start": "24:00"}',
+        )
+    ],
     "tinydancer.agent": [
         f"jsonb_populate_record(NULL::tinydancer.agent, '{record}')"
         for record in (

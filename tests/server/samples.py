@@ -93,6 +93,28 @@ CALLS: dict[str, dict[str, str]] = {
     "store_phrases": {"agent_name": "'coder'", "examples": "ARRAY['x']", "embedding": VECTOR},
     "texts_of": {"list": "'[\"a\"]'"},
     "unit_vector": {"embedding": VECTOR},
+    # The same of routes and classes.
+    "check_route": {
+        "r": "(SELECT r FROM tinydancer.route r WHERE r.name = 'faults')",
+        "utterances": "ARRAY['it crashes']",
+        "negatives": "NULL",
+        "embedding": "NULL",
+    },
+    "classification": {"categories": "ARRAY['a', 'b']", "probabilities": "ARRAY[0.75, 0.25]"},
+    "fold_capability": {"capability": "'Code-Review'"},
+    "raise_unknown_route": {"route_name": "'fault'"},
+    "require_texts": {"list": "ARRAY['x']", "argument": "'x'", "route_name": "'faults'"},
+    "store_utterances": {
+        "route_name": "'faults'",
+        "utterances": "ARRAY['it crashes']",
+        "negatives": "NULL",
+        "embedding": "NULL",
+    },
+    "tune_report": {
+        "target_precision": "0.9",
+        "target_coverage": "NULL",
+        "force_scorer": "NULL",
+    },
     # The same of encoders and plans.
     "check_switched": {"encoder": "'static-1'"},
     "embed_phrases": {"kinds": "ARRAY['capability']", "phrases": "ARRAY['code-review']"},
@@ -141,6 +163,7 @@ CALLS: dict[str, dict[str, str]] = {
 REFUSED = {
     "raise_unknown_agent": "42704",
     "raise_over_budget": "53400",
+    "raise_unknown_route": "42704",
     # While no classifier is active.
     "ruvector_classify_request": "55000",
     "ruvector_classify_capabilities": "55000",
@@ -176,6 +199,13 @@ ROWS: dict[str, dict[str, str]] = {
         "utterance": "'it does not work'",
         "embedding": VECTOR,
         "encoder": "'static-1'",
+    },
+    "tinydancer.route_scorer": {
+        "encoder": "'static-1'",
+        "scorer": "'centroid'",
+        "confidence_mu": "0.5",
+        "confidence_s": "0.1",
+        "fingerprint": "'0'",
     },
     "tinydancer.policy": {"name": "'row'", "cost_weight": "0.5", "quality_weight": "0.5"},
     "tinydancer.model": {
@@ -215,9 +245,6 @@ ROWS: dict[str, dict[str, str]] = {
     "tinydancer.usage_total": {key: value for key, value in SUMS.items() if key != "bucket"},
     "tinydancer.usage_rollup_state": {"horizon": "'3'", "time_zone": "'UTC'"},
 }
-
-# Tables that never hold a row.
-EMPTY = {"tinydancer.epoch"}
 
 # Tables whose rows are worked out from those of others, and therefore not dumped.
 DERIVED = {

@@ -33,6 +33,14 @@ PROBES = (
     "SELECT agent_name FROM route_results WHERE request = 'debug my program'",
     "SELECT ruvector_embed('debug my program')",
 )
+# The same, called as in samples.py; those that are there.
+READERS = (
+    "ruvector_semantic_route",
+    "ruvector_find_agents_by_capability",
+    "ruvector_check_budget",
+    "ruvector_routing_analytics",
+    "ruvector_optimize_budget",
+)
 
 
 def values(kind: str, what: str) -> list[str]:
@@ -287,19 +295,27 @@ def test_foreign_table_with_a_bad_option_answers_or_says_why(checker: Checker) -
 
 def test_table_given_a_bad_figure_refuses_it_or_routing_goes_on(checker: Checker) -> None:
     conn = checker.conn
+    probes = [
+        *PROBES,
+        *(
+            function.sql(samples.arguments(function))
+            for function in catalog.functions(conn)
+            if function.name in READERS
+        ),
+    ]
     for table in catalog.tables(conn):
-        if table in samples.EMPTY:
+        if not catalog.columns(conn, table):
             continue
         assert table in samples.ROWS, samples.missing(table, "ROWS")
         row = samples.ROWS[table]
-        assert checker.run(samples.insert(table, row), *PROBES) is None, table
+        assert checker.run(samples.insert(table, row), *probes) is None, table
         for column, kind in catalog.columns(conn, table):
             for value in values(kind, f"column {column} of {table}"):
                 bad = f"({value})::{kind}"
-                checker.run(samples.insert(table, {**row, column: bad}), *PROBES)
-                checker.run(f"UPDATE {table} SET {column} = {bad}", *PROBES)
+                checker.run(samples.insert(table, {**row, column: bad}), *probes)
+                checker.run(f"UPDATE {table} SET {column} = {bad}", *probes)
                 checker.run(
-                    samples.insert(table, row), f"UPDATE {table} SET {column} = {bad}", *PROBES
+                    samples.insert(table, row), f"UPDATE {table} SET {column} = {bad}", *probes
                 )
     checker.finish(800)
 

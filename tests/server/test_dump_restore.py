@@ -25,7 +25,7 @@ REQUESTS = (
 def fill(conn: Any) -> None:
     """A row in every table, an edited built-in, and a month of each log in a partition."""
     for table in catalog.tables(conn):
-        if table not in samples.EMPTY:
+        if catalog.columns(conn, table):
             assert table in samples.ROWS, samples.missing(table, "ROWS")
             conn.execute(samples.insert(table, samples.ROWS[table]))
     conn.execute("UPDATE tinydancer.policy SET cost_weight = 0.9 WHERE name = 'balanced'")
@@ -102,7 +102,9 @@ def test_dump_and_restore_keep_every_row_and_every_decision(
 ) -> None:
     fill(sampled)
     before, decided, counted = contents(sampled), decisions(sampled), sequences(sampled)
-    assert [table for table, rows in before.items() if not rows] == sorted(samples.EMPTY)
+    for table, rows in before.items():
+        # Tables without columns are there to be listened to.
+        assert bool(rows) == bool(catalog.columns(sampled, table)), table
     assert len(catalog.partitions(sampled)) >= 4
     assert counted
 
