@@ -7,6 +7,7 @@ that says what is being tested, and at the end what ran and what was left out.  
     db         a fresh database with the extension, for one test
     module_db  the same, shared by the tests of one file
     conn       an autocommit connection to ``db``
+    sampled    ``conn`` with the registry of tests/server/samples.py, and a role for each level
     rng        a NumPy generator with the session's seed
     shared     the folder with real data, or a skip that says so
     minilm     the path of MiniLM's encoder file, or a skip that says so
@@ -33,6 +34,8 @@ from tinydancer import server as td_server
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 MINILM = ROOT / "build" / "encoders" / "minilm-l6-v2-1.tdenc"
+# Tests of the server import its helpers (catalog, samples, roles ...) by their plain names.
+sys.path.insert(0, str(ROOT / "tests" / "server"))
 
 # Deterministic output, and everything that the tests of several sessions need without a restart.
 SETTINGS: dict[str, object] = {
@@ -215,7 +218,9 @@ def _fresh(cluster: td_server.Server, template: str = TEMPLATE) -> Iterator[Data
     name = f"td_{next(_numbers)}"
     with cluster.connect(autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield Database(cluster, name)
+    yield Database(cluster, name)
+    # Another session: a test that crashes a backend ends all of them.
+    with cluster.connect(autocommit=True) as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -258,6 +263,26 @@ def conn(db: Database) -> Iterator[Any]:
     """An autocommit connection to ``db``."""
     with db.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def sampled(conn: Any) -> Iterator[Any]:
+    """``conn`` with the samples' registry, and roles: td_none, and one for each level."""
+    import roles
+    import samples
+
+    conn.execute("SET client_min_messages = error")
+    conn.execute(samples.SETUP)
+    made = ["td_none", "td_sample", *(f"td_{level}" for level in roles.LEVELS)]
+    for role in made:
+        conn.execute(f"CREATE ROLE {role}")
+    for level in roles.LEVELS:
+        conn.execute("SELECT tinydancer.grant_usage(%s, %s)", (f"td_{level}", level))
+    yield conn
+    conn.execute("RESET SESSION AUTHORIZATION")
+    for role in made:
+        conn.execute(f"DROP OWNED BY {role}")
+        conn.execute(f"DROP ROLE {role}")
 
 
 # ---------------------------------------------------------------- other inputs

@@ -242,6 +242,11 @@ CREATE TABLE tinydancer.budget (
 );
 COMMENT ON TABLE tinydancer.budget IS 'Caps on spending';
 
+-- Units that a column's name does not tell.
+COMMENT ON COLUMN tinydancer.route.rate_limit_per_minute IS 'requests per minute; NULL: no limit';
+COMMENT ON COLUMN tinydancer.decision.estimated_cost IS 'USD; NULL: the agent has no price';
+COMMENT ON COLUMN tinydancer.decision.propensity IS 'chance that this agent was chosen, above 0 up to 1';
+
 -- What ships.
 INSERT INTO tinydancer.policy (name, cost_weight, latency_weight, quality_weight, description, builtin)
 VALUES ('cost', 1, 0, 0, 'the cheapest agent that fits', true),

@@ -120,7 +120,8 @@ $$;
 COMMENT ON FUNCTION tinydancer.check_agent(tinydancer.agent) IS
     'Raises the error for a figure that an agent cannot have';
 
--- The stored vectors of an agent's texts, made anew.  examples NULL keeps the stored ones.
+-- The stored vectors of an agent's texts, made anew.  What is not passed is gone, examples and a
+-- caller's vector too, as everything else in a registration.
 CREATE FUNCTION tinydancer.store_phrases(agent_name text, examples text[], embedding real[]) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$

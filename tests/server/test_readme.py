@@ -1,7 +1,8 @@
-"""README.md says what is true: its SQL is executed, its output compared, its commands exist.
+"""Documents say what is true: their SQL is executed, its output compared, their commands exist.
 
-In: README.md, whose SQL blocks to execute follow the comment ``<!-- run -->`` and whose expected
-output follows ``<!-- prints -->``.  Out: failures that name the block.
+In: README.md and docs/functions/, whose SQL blocks to execute follow the comment ``<!-- run -->``
+and whose expected output follows ``<!-- prints -->``; each document has a database of its own.
+Out: failures that name the block, and functions of the extension that no page describes.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import catalog
+import psycopg
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted((ROOT / "docs" / "functions").glob("*.md"))
+INDEX = ROOT / "docs" / "functions" / "README.md"
 
 _BLOCK = re.compile(r"(?:<!-- (run|prints) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 
-def blocks() -> list[tuple[str, str, str]]:
+def blocks(document: str = README) -> list[tuple[str, str, str]]:
     """Every fenced block: its mark ("" for none), its language and its text."""
-    return [(m[1] or "", m[2], m[3]) for m in _BLOCK.finditer(README)]
+    return [(m[1] or "", m[2], m[3]) for m in _BLOCK.finditer(document)]
 
 
 def tidy(text: str) -> list[str]:
@@ -41,18 +46,115 @@ def test_readme_first_code_is_make_demo_and_make_test() -> None:
     assert [line.split("#")[0].strip() for line in lines] == ["make demo", "make test"]
 
 
-def test_readme_sql_blocks_run_and_print_what_it_says(db: Any) -> None:
+def execute(document: str, db: Any) -> tuple[int, int]:
+    """Run and compare the marked blocks; returns how many there were of each."""
     printed = ""
     ran = compared = 0
-    for mark, _, text in blocks():
+    shown = True
+    for mark, _, text in blocks(document):
         if mark == "run":
+            assert shown or "ERROR:" not in printed, printed
             printed = db.psql(text, "-P", "format=aligned", "-P", "tuples_only=off")
             ran += 1
+            shown = False
         elif mark == "prints":
             assert tidy(printed) == tidy(text), printed
             compared += 1
+            shown = True
+    assert shown or "ERROR:" not in printed, printed
+    return ran, compared
+
+
+def test_readme_sql_blocks_run_and_print_what_it_says(db: Any) -> None:
+    ran, compared = execute(README, db)
     assert ran >= 4
     assert compared >= 3
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != INDEX], ids=lambda page: page.stem
+)
+def test_function_page_runs_and_prints_what_it_says(page: Path, db: Any) -> None:
+    ran, compared = execute(page.read_text(encoding="utf-8"), db)
+    assert ran >= 1, "no block is marked <!-- run -->"
+    assert compared >= 1, "no block is marked <!-- prints -->"
+
+
+def test_every_public_function_has_a_page_that_names_its_arguments(conn: Any) -> None:
+    for function in catalog.functions(conn):
+        if not function.public:
+            continue
+        page = INDEX.parent / f"{function.name}.md"
+        assert page.exists(), f"{function.signature} has no page: write docs/functions/{page.name}"
+        text = page.read_text(encoding="utf-8")
+        for name in function.names:
+            assert not name or f"`{name}`" in text, f"{page.name} does not explain `{name}`"
+
+
+def test_every_function_page_has_a_function_and_a_line_in_the_index(conn: Any) -> None:
+    known = {function.name for function in catalog.functions(conn)}
+    index = INDEX.read_text(encoding="utf-8")
+    for page in PAGES:
+        if page != INDEX:
+            assert page.stem in known, f"{page.name}: no function of that name"
+            assert f"]({page.name})" in index, (
+                f"docs/functions/README.md has no line for {page.name}"
+            )
+            title = page.read_text(encoding="utf-8").splitlines()[0]
+            assert title.removeprefix("# ").split(".")[-1] == page.stem, page.name
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != INDEX], ids=lambda page: page.stem
+)
+def test_function_page_lists_its_errors_by_sqlstate(page: Path) -> None:
+    rows = re.findall(r"(?m)^\| *((?:`[0-9A-Z]{5}`(?:, )?)+) *\|", page.read_text(encoding="utf-8"))
+    states = [state for row in rows for state in re.findall(r"`(\w+)`", row)]
+    assert states, "no table with a row | `SQLSTATE` | when |"
+    for state in states:
+        # Raises KeyError for a code that Postgres does not have.
+        psycopg.errors.lookup(state)
+
+
+def test_every_object_says_what_it_is(conn: Any) -> None:
+    silent = conn.execute(
+        f"""
+        SELECT i.type, i.identity FROM ({catalog.MEMBERS}) m,
+               LATERAL pg_identify_object(m.classid, m.objid, 0) i
+        WHERE i.type IN ('function', 'procedure', 'aggregate', 'table', 'view', 'foreign table',
+                         'schema', 'server', 'foreign-data wrapper', 'materialized view')
+          AND obj_description(m.objid, m.classid::regclass::name) IS NULL
+          AND NOT EXISTS (SELECT FROM pg_class c WHERE m.classid = 'pg_class'::regclass
+                          AND c.oid = m.objid AND c.relispartition)
+        """
+    ).fetchall()
+    assert not silent
+
+
+def test_every_figure_in_a_table_has_its_unit_in_its_name_or_comment(conn: Any) -> None:
+    unit = re.compile(r"\b(USD|ms|requests)\b")
+    for table in [*catalog.tables(conn), *catalog.foreign_tables(conn)]:
+        for name, kind in catalog.columns(conn, table):
+            # Whole numbers are counts, but for limits.
+            words = {
+                **dict.fromkeys(("integer", "bigint"), "limit"),
+                **dict.fromkeys(
+                    ("double precision", "real", "numeric"),
+                    "cost|price|budget|spent|limit|latency|duration",
+                ),
+            }.get(kind)
+            if words is None or not re.search(words, name):
+                continue
+            if name.endswith("_weight"):
+                continue
+            (comment,) = conn.execute(
+                "SELECT col_description(attrelid, attnum) FROM pg_attribute "
+                "WHERE attrelid = %s::regclass AND quote_ident(attname) = %s",
+                (table, name),
+            ).fetchone()
+            assert unit.search(comment or "") or name.endswith(("_ms", "_usd")), (
+                f"{table}.{name}: no unit in its name, and its comment is {comment!r}"
+            )
 
 
 def test_readme_unmarked_sql_against_the_start_is_valid(db: Any) -> None:
@@ -83,11 +185,12 @@ def test_readme_tinydancer_commands_exist(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_readme_links_and_pictures_exist() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert targets
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
+def test_links_and_pictures_of_a_document_exist(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    assert targets or path in PAGES
     for target in targets:
-        assert (ROOT / target).exists(), target
+        assert (path.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -22,6 +22,16 @@ SELECT ruvector_register_agent('gpt-4', 'llm', ARRAY['reasoning'], cost_per_1k_t
 SELECT capabilities, cost_per_1k_tokens, avg_latency_ms, quality_score, success_rate, total_requests, metadata
 FROM tinydancer.agent WHERE name = 'gpt-4';
 SELECT kind, phrase FROM tinydancer.agent_phrase WHERE agent_name = 'gpt-4' ORDER BY 1, 2;
+-- What is not passed is gone: description, examples and vector as well as figures.
+SELECT ruvector_register_agent('again', 'api', ARRAY['weather'], cost_per_call := 1, description := 'tells the weather',
+    examples := ARRAY['will it rain'], pool := 'p', embedding := array_fill(0.1::real, ARRAY[128]), active := false);
+SELECT kind, phrase FROM tinydancer.agent_phrase WHERE agent_name = 'again' ORDER BY 1, 2;
+UPDATE tinydancer.agent SET created_at = '2020-01-01' WHERE name = 'again';
+SELECT ruvector_register_agent('again', 'api');
+SELECT capabilities, cost_per_call, description, pool, active, created_at = '2020-01-01' AS created_then, updated_at > created_at AS updated
+FROM tinydancer.agent WHERE name = 'again';
+SELECT count(*) AS phrases FROM tinydancer.agent_phrase WHERE agent_name = 'again';
+SELECT ruvector_remove_agent('again');
 
 -- Out of routing and back.
 SELECT ruvector_set_agent_active('search', false);
