@@ -10,6 +10,7 @@
 #include "td_active_encoder.h"
 #include "td_datum.h"
 #include "tinydancer.h"
+#include "utils/snapshot.h"
 
 /* What a row of tinydancer.policy, or a built-in objective, weighs. */
 typedef struct TdPolicy
@@ -56,6 +57,13 @@ extern TdRegistry *tdpg_registry_acquire(MemoryContext owner);
  * registry has changed: a thousand registrations must not read the registry a thousand times.
  */
 extern TdActiveEncoder *tdpg_registry_encoder(MemoryContext owner);
+
+/*
+ * For td_route_set.c: what is read of the semantic routes is valid as long as the generation is what
+ * it was before, and is read as this snapshot sees it.
+ */
+extern uint64 tdpg_route_generation(void);
+extern Snapshot tdpg_route_snapshot(void);
 
 /* The number of an agent by name, or TD_NONE. */
 extern uint32 tdpg_registry_agent(const TdRegistry *registry, const char *name);

@@ -704,7 +704,7 @@ typedef struct td_tune_result
 	uint32_t scorer;
 	uint32_t n_left_out; /* utterances that were matched against the others */
 	uint32_t n_short;	 /* routes that do not reach what was wanted */
-	uint32_t fitted;	 /* 0: too few utterances to learn from, scorer, mu and s are the routes' */
+	uint32_t fitted;	 /* 0: too few utterances to learn from; mu and s are the routes' own */
 	double mu;
 	double s;
 	double accuracy[TD_N_SCORERS]; /* leave-one-out, without thresholds; NaN: not tried */

@@ -336,6 +336,17 @@ can_learn(const tune *s)
 }
 
 static void
+set_thresholds(tune *s, const td_outcomes *chosen)
+{
+	if (!isnan(s->options.precision))
+		td_tune_for_precision(&s->left, chosen, s->options.precision, s->reports);
+	else if (!isnan(s->options.coverage))
+		td_tune_for_coverage(&s->left, chosen, s->options.coverage, s->reports);
+	else if (s->result.scorer != s->before)
+		td_tune_carry_over(&s->left, &s->outcomes[s->before], chosen, s->reports);
+}
+
+static void
 learn(tune *s)
 {
 	const td_routes *routes = s->routes;
@@ -361,15 +372,17 @@ learn(tune *s)
 	chosen = &s->outcomes[result->scorer];
 	if (can_learn(s))
 		result->fitted = (uint32_t) td_tune_confidence(&s->left, chosen, &result->mu, &result->s);
+	if (!result->fitted && s->options.scorer == TD_NONE)
+	{
+		result->scorer = s->before;
+		chosen = &s->outcomes[s->before];
+	}
 
 	for (i = 0; i < routes->n_routes; i++)
 		s->reports[i].threshold = routes->routes[i].threshold;
-	if (result->n_left_out > 0 && !isnan(s->options.precision))
-		td_tune_for_precision(&s->left, chosen, s->options.precision, s->reports);
-	else if (result->n_left_out > 0 && !isnan(s->options.coverage))
-		td_tune_for_coverage(&s->left, chosen, s->options.coverage, s->reports);
-	else if (result->scorer != s->before)
-		td_tune_carry_over(&s->left, &s->outcomes[s->before], chosen, s->reports);
+	/* Thresholds from a handful of outcomes would be worse than those that are there. */
+	if (result->fitted)
+		set_thresholds(s, chosen);
 	td_tune_describe(&s->left, chosen, s->reports);
 	for (i = 0; i < routes->n_routes; i++)
 	{
