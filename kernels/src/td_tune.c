@@ -44,6 +44,8 @@ typedef struct tune
 	float *scores;		 /* [n_routes] */
 	double *sum;		 /* [dim], of the utterances of one route */
 	uint32_t summed;	 /* the route, TD_NONE: none yet */
+	float *rest;		 /* [dim], what is left of it without one */
+	int8_t *rest_row;	 /* [dim] */
 	void *centroid_work; /* of td_routes_centroids() */
 	int16_t *wide;		 /* [dim] */
 	void *ridge;
@@ -102,6 +104,8 @@ lay_out(const td_routes *routes, const td_tune_options *options, tune *s)
 	TD_PLACE(reports, td_route_report, n_routes);
 	TD_PLACE(scores, float, 3 * n_routes);
 	TD_PLACE(sum, double, dim);
+	TD_PLACE(rest, float, dim);
+	TD_PLACE(rest_row, int8_t, dim);
 	TD_PLACE(wide, int16_t, dim);
 	TD_PLACE(centroid_work, void *, td_routes_centroids_scratch_size(routes) / sizeof(void *) + 1);
 #undef TD_PLACE
@@ -217,10 +221,7 @@ query_of(tune *s, uint32_t q)
 	return query;
 }
 
-/*
- * The cosine of utterance q and the centroid of the others of its route: with S their sum,
- * (S - x).x / |S - x|.
- */
+/* The cosine of utterance q and the centroid of the others of its route, made as those are. */
 static float
 centroid_without(tune *s, uint32_t q, td_query query)
 {
@@ -228,10 +229,7 @@ centroid_without(tune *s, uint32_t q, td_query query)
 	const size_t dim = routes->dim;
 	uint32_t own = s->left.owner[q];
 	const td_route *route = &routes->routes[own];
-	double product = 0.0;
-	double length = 0.0;
-	double self = 0.0;
-	double cosine;
+	float scale;
 	size_t i;
 	size_t j;
 
@@ -244,19 +242,10 @@ centroid_without(tune *s, uint32_t q, td_query query)
 		s->summed = own;
 	}
 	for (j = 0; j < dim; j++)
-	{
-		double x = (double) query.scale * query.wide[j];
-		double rest = s->sum[j] - x;
-
-		product += rest * x;
-		length += rest * rest;
-		self += x * x;
-	}
-	if (!(length > 0.0) || !(self > 0.0))
-		return 0.0f;
-	cosine = product / sqrt(length * self);
-	cosine = cosine < 1.0 ? cosine : 1.0;
-	return (float) (cosine > -1.0 ? cosine : -1.0);
+		s->rest[j] = (float) (s->sum[j] - (double) query.scale * query.wide[j]);
+	(void) td_vec_normalise(s->rest, dim);
+	scale = td_vec_quantise(s->rest, dim, s->rest_row);
+	return td_query_cosine(query, s->rest_row, &scale, 0, dim);
 }
 
 static void
