@@ -17,7 +17,7 @@
 #define MAX_ROUNDS 100
 
 /* A threshold that nothing seen so far reaches: this far above the greatest score. */
-#define ABOVE 0x1p-20f
+#define ABOVE 0x1p-16f
 
 static int
 is_negative(const td_left_out *left, uint32_t q)
@@ -165,12 +165,12 @@ td_tune_confidence(const td_left_out *left, const td_outcomes *outcomes, double 
 		right += t[n] > 0.5;
 		n++;
 	}
-	if (right >= LEAST_OF_A_KIND && n - right >= LEAST_OF_A_KIND)
-		return fit_logistic(x, t, n, mu, s);
+	if (right >= LEAST_OF_A_KIND && n - right >= LEAST_OF_A_KIND && fit_logistic(x, t, n, mu, s))
+		return 1;
 
 	/*
-	 * Nearly all right, or all wrong: then every other utterance speaks for its own route, and the
-	 * next one for the best of the wrong ones.
+	 * Nearly all right, say: then every other utterance speaks for its own route, and the next one
+	 * for the best of the wrong ones.
 	 */
 	n = 0;
 	for (q = 0; q < left->routes->n_rows; q++)

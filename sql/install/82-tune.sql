@@ -64,7 +64,7 @@ BEGIN
     IF wants_all THEN
         UPDATE tinydancer.route r SET threshold = t.threshold
         FROM unnest(report) AS t
-        WHERE r.name = t.route_name AND r.threshold IS DISTINCT FROM t.threshold;
+        WHERE r.name = t.route_name AND r.threshold::real IS DISTINCT FROM t.threshold::real;
         INSERT INTO tinydancer.route_scorer (encoder, scorer, confidence_mu, confidence_s, accuracy, fingerprint, weights)
         SELECT t.encoder, t.scorer, t.confidence_mu, t.confidence_s, t.accuracy, t.fingerprint, t.weights
         FROM unnest(report[1:1]) AS t
@@ -75,9 +75,12 @@ BEGIN
                  excluded.fingerprint, excluded.weights, now());
     END IF;
     RETURN QUERY
-        SELECT t.route_name, t.utterances, t.scorer, t.threshold, t."precision", t.coverage, t.most_confused_with,
-               t.confusion, t.accuracy
+        -- Thresholds are compared as real: one that stays is shown as it was written.
+        SELECT t.route_name, t.utterances, t.scorer,
+               CASE WHEN r.threshold::real = t.threshold::real THEN r.threshold ELSE t.threshold END,
+               t."precision", t.coverage, t.most_confused_with, t.confusion, t.accuracy
         FROM unnest(report) WITH ORDINALITY AS t
+        LEFT JOIN tinydancer.route r ON r.name = t.route_name
         ORDER BY t.ordinality;
 END
 $$;

@@ -142,11 +142,24 @@ def without_negative(registry: Registry, row: int) -> Registry:
     return replace(registry, bad=registry.bad[keep], bad_y=registry.bad_y[keep])
 
 
-def left_out(registry: Registry, scorer: str, hat: bool = False) -> tuple[Array, Array, Array]:
-    """Scores (q, n_routes), owners (q,) and whether each is a negative example (q,).
+@dataclass
+class Outcomes:
+    """Scores of utterances that have others in their route, and then of the negative examples.
 
-    Of the utterances that have others in their route, and then of the negative examples.  hat: the
-    regression's by the hat matrix, with the landmarks as they are.
+    rows (q, n_routes), owners (q,), negative (q,): whether it is a negative example, and number
+    (q,): of the utterance among all.
+    """
+
+    rows: Array
+    owners: Array
+    negative: Array
+    number: Array
+
+
+def left_out(registry: Registry, scorer: str, hat: bool = False) -> Outcomes:
+    """Everything computed again without each utterance.
+
+    hat: the regression's by the hat matrix, with the landmarks as they are.
     """
     counts = np.bincount(registry.y, minlength=registry.n_routes)
     rows, owners, negative = [], [], []
@@ -169,11 +182,13 @@ def left_out(registry: Registry, scorer: str, hat: bool = False) -> tuple[Array,
         rows.append(scores(without_negative(registry, i), registry.bad[i], scorer))
         owners.append(registry.bad_y[i])
         negative.append(True)
-    return np.array(rows), np.array(owners), np.array(negative)
+    # Two utterances that are nearest to each other have one score, whatever the order of the sums.
+    number = np.concatenate([np.flatnonzero(counts[registry.y] >= 2), np.arange(len(registry.bad))])
+    return Outcomes(np.round(rows, 6), np.array(owners), np.array(negative), number)
 
 
-def accuracy(outcomes: tuple[Array, Array, Array]) -> float:
-    rows, owners, negative = outcomes
+def accuracy(outcomes: Outcomes) -> float:
+    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
     return float((rows.argmax(axis=1) == owners)[~negative].mean())
 
 
@@ -202,31 +217,43 @@ def fit_logistic(x: Array, right: Array) -> tuple[float, float]:
     return float(mean - w[1] * spread / w[0]), float(spread / w[0])
 
 
-def confidence(outcomes: tuple[Array, Array, Array]) -> tuple[float, float]:
-    """mu and s from which of the best routes were right; needs five of either kind."""
-    rows, owners, negative = outcomes
+def confidence(outcomes: Outcomes) -> tuple[float, float]:
+    """Constants mu and s from which of the best routes were right.
+
+    Where that says nothing: from the own routes of every other utterance, and the best wrong ones
+    of the others.
+    """
+    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
     best = rows.argmax(axis=1)
     counts = ~negative | (best == owners)
     right = (best == owners) & ~negative
-    assert right[counts].sum() >= 5 and (~right[counts]).sum() >= 5
-    return fit_logistic(rows.max(axis=1)[counts], right[counts])
+    if right[counts].sum() >= 5 and (~right[counts]).sum() >= 5:
+        mu, s = fit_logistic(rows.max(axis=1)[counts], right[counts])
+        if s > 0:
+            return mu, s
+    places = np.flatnonzero(~negative)
+    own = outcomes.number[places] % 2 == 0
+    others = rows.copy()
+    others[np.arange(len(rows)), owners] = -np.inf
+    scored = np.where(own, rows[places, owners[places]], others[places].max(axis=1))
+    return fit_logistic(scored[np.isfinite(scored)], own[np.isfinite(scored)])
 
 
 # ---------------------------------------------------------------- thresholds
 
 
-def answers(outcomes: tuple[Array, Array, Array], threshold: Array) -> tuple[Array, Array]:
+def answers(outcomes: Outcomes, threshold: Array) -> tuple[Array, Array]:
     """The route that each query is given (-1: none) and its score there."""
-    rows, owners, negative = outcomes
+    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
     passed = np.where(rows >= threshold, rows, -np.inf)
     given = np.where(np.isfinite(passed.max(axis=1)), passed.argmax(axis=1), -1)
     given = np.where(negative & (given != owners), -1, given)
     return given, passed.max(axis=1)
 
 
-def for_precision(outcomes: tuple[Array, Array, Array], wanted: float) -> Array:
+def for_precision(outcomes: Outcomes, wanted: float) -> Array:
     """Thresholds that rise until each route's precision, pooled with all, is what is wanted."""
-    rows, owners, negative = outcomes
+    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
     n_routes = rows.shape[1]
     threshold = np.full(n_routes, -np.inf)
     while True:
@@ -245,7 +272,7 @@ def for_precision(outcomes: tuple[Array, Array, Array], wanted: float) -> Array:
             if share >= wanted:
                 pooled = score[q]
             if n_given[r] == 1:
-                least[r] = score[q] + 2.0**-20
+                least[r] = score[q] + 2.0**-16
             if n_right[r] + POOLED * share >= wanted * (n_given[r] + POOLED):
                 least[r] = score[q]
         new = np.array([least.get(r, pooled) for r in range(n_routes)])
@@ -255,9 +282,9 @@ def for_precision(outcomes: tuple[Array, Array, Array], wanted: float) -> Array:
         threshold = np.where(rises, new, threshold)
 
 
-def for_coverage(outcomes: tuple[Array, Array, Array], wanted: float, counts: Array) -> Array:
+def for_coverage(outcomes: Outcomes, wanted: float, counts: Array) -> Array:
     """The greatest thresholds at which each route is given that share of its utterances."""
-    rows, owners, negative = outcomes
+    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
     given, score = answers(outcomes, np.full(rows.shape[1], -np.inf))
     result = np.full(rows.shape[1], -np.inf)
     for r in range(rows.shape[1]):
@@ -270,11 +297,9 @@ def for_coverage(outcomes: tuple[Array, Array, Array], wanted: float, counts: Ar
     return result
 
 
-def describe(
-    outcomes: tuple[Array, Array, Array], threshold: Array, counts: Array
-) -> list[dict[str, Any]]:
+def describe(outcomes: Outcomes, threshold: Array, counts: Array) -> list[dict[str, Any]]:
     """Precision, coverage and confusion of each route; None where there is nothing to say."""
-    rows, owners, negative = outcomes
+    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
     given, _ = answers(outcomes, threshold)
     best = rows.argmax(axis=1)
     result = []
