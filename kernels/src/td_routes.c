@@ -17,11 +17,14 @@ td_scorer_name(unsigned i)
 	return i < TD_N_SCORERS ? scorer_names[i] : "";
 }
 
-td_nearest
+void
 td_routes_nearest(td_query query, const int8_t *rows, const float *scales, uint32_t first,
-				  uint32_t n, uint32_t skip, size_t dim)
+				  uint32_t n, uint32_t skip, size_t dim, td_nearest *found)
 {
-	td_nearest found = {{-2.0f, -2.0f, -2.0f}, 0};
+	float best = -2.0f;
+	float second = -2.0f;
+	float third = -2.0f;
+	uint32_t count = 0;
 	uint32_t i;
 
 	for (i = first; i < first + n; i++)
@@ -31,26 +34,27 @@ td_routes_nearest(td_query query, const int8_t *rows, const float *scales, uint3
 		if (i == skip)
 			continue;
 		cosine = td_query_cosine(query, rows, scales, i, dim);
-		found.n++;
-		if (cosine <= found.cosine[2])
+		count++;
+		if (cosine <= third)
 			continue;
-		if (cosine > found.cosine[0])
+		if (cosine > best)
 		{
-			found.cosine[2] = found.cosine[1];
-			found.cosine[1] = found.cosine[0];
-			found.cosine[0] = cosine;
+			third = second;
+			second = best;
+			best = cosine;
 		}
-		else if (cosine > found.cosine[1])
+		else if (cosine > second)
 		{
-			found.cosine[2] = found.cosine[1];
-			found.cosine[1] = cosine;
+			third = second;
+			second = cosine;
 		}
 		else
-			found.cosine[2] = cosine;
+			third = cosine;
 	}
-	if (found.n > 3)
-		found.n = 3;
-	return found;
+	found->cosine[0] = best;
+	found->cosine[1] = second;
+	found->cosine[2] = third;
+	found->n = count < 3 ? count : 3;
 }
 
 float
@@ -78,8 +82,8 @@ td_routes_less_negatives(const td_routes *routes, uint32_t route, td_query query
 
 	if (r->n_negatives == 0)
 		return score;
-	negative = td_routes_nearest(query, routes->negative_rows, routes->negative_scales,
-								 r->first_negative, r->n_negatives, skip_negative, routes->dim);
+	td_routes_nearest(query, routes->negative_rows, routes->negative_scales, r->first_negative,
+					  r->n_negatives, skip_negative, routes->dim, &negative);
 	if (negative.n == 0 || negative.cosine[0] <= positive)
 		return score;
 	if (1.0f - negative.cosine[0] < (1.0f - positive) / 2.0f)
@@ -157,8 +161,8 @@ score_by_rows(const td_routes *routes, uint32_t r, td_query query, const float *
 
 	if (routes->scorer == TD_SCORER_NEAREST || routes->scorer == TD_SCORER_TOP3 ||
 		route->n_negatives > 0)
-		nearest = td_routes_nearest(query, routes->rows, routes->scales, route->first_row,
-									route->n_rows, TD_NONE, routes->dim);
+		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows,
+						  TD_NONE, routes->dim, &nearest);
 	*positive = nearest.cosine[0];
 	switch (routes->scorer)
 	{

@@ -38,9 +38,13 @@ typedef struct td_nearest
 	uint32_t n;
 } td_nearest;
 
-/* The nearest of rows first .. first + n - 1, without row skip (TD_NONE: with all). */
-td_nearest td_routes_nearest(td_query query, const int8_t *rows, const float *scales,
-							 uint32_t first, uint32_t n, uint32_t skip, size_t dim);
+/*
+ * The nearest of rows first .. first + n - 1, without row skip (TD_NONE: with all).  Through a
+ * pointer: a struct of that size returned by value is put together from memory that was just
+ * written in parts, which costs as much as the product of a row.
+ */
+void td_routes_nearest(td_query query, const int8_t *rows, const float *scales, uint32_t first,
+					   uint32_t n, uint32_t skip, size_t dim, td_nearest *found);
 
 /* Mean of what is there; -INFINITY when there is nothing. */
 float td_nearest_mean(const td_nearest *nearest);

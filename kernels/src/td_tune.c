@@ -265,11 +265,12 @@ cosine_outcomes(tune *s, uint32_t q)
 	{
 		const td_route *route = &routes->routes[r];
 		int own = is_row && r == s->left.owner[q];
-		td_nearest nearest = td_routes_nearest(query, routes->rows, routes->scales,
-											   route->first_row, route->n_rows, skip, routes->dim);
+		td_nearest nearest;
 		float centroid;
 		float less;
 
+		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows,
+						  skip, routes->dim, &nearest);
 		nearest_scores[r] = top3_scores[r] = centroid_scores[r] = -INFINITY;
 		if (nearest.n == 0)
 			continue;
@@ -307,8 +308,8 @@ ridge_outcome(tune *s, uint32_t q)
 			s->scores[r] = -INFINITY;
 		if (route->n_negatives == 0 || route->n_rows == 0)
 			continue;
-		nearest = td_routes_nearest(query, routes->rows, routes->scales, route->first_row,
-									route->n_rows, is_row ? q : TD_NONE, routes->dim);
+		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows,
+						  is_row ? q : TD_NONE, routes->dim, &nearest);
 		s->scores[r] =
 			td_routes_less_negatives(routes, r, query, nearest.cosine[0],
 									 is_row ? TD_NONE : q - routes->n_rows, s->scores[r]);
