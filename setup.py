@@ -60,7 +60,7 @@ setup(
                 "tinydancer._kernels",
                 ["kernels/_kernels.pyx", *relative("kernels/src/*.c")],
                 include_dirs=["kernels/include", "kernels/src"],
-                depends=["kernels/td.pxd", *relative("kernels/**/*.h")],
+                depends=["kernels/td.pxd", *relative("kernels/*.pxi"), *relative("kernels/**/*.h")],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
             )

@@ -30,6 +30,10 @@
 static TdRegistry *current = NULL;
 static uint64 generation = 1;
 
+/* The same for semantic routes, whose tables change at other times: td_route_set.c. */
+static uint64 route_generation = 1;
+static Oid route_epoch_relid = InvalidOid;
+
 /* How often this backend has read the registry: for tests of what makes it do so. */
 static uint64 builds = 0;
 
@@ -47,6 +51,15 @@ relation_changed(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || epoch_relid == InvalidOid || relid == epoch_relid)
 		generation++;
+	if (relid == InvalidOid || route_epoch_relid == InvalidOid || relid == route_epoch_relid)
+		route_generation++;
+}
+
+static void
+all_changed(void)
+{
+	generation++;
+	route_generation++;
 }
 
 static void
@@ -57,13 +70,13 @@ transaction_ended(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 			if (bound_to_transaction)
-				generation++;
+				all_changed();
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
 		case XACT_EVENT_PREPARE: /* its changes are nobody's until COMMIT PREPARED */
 			if (built_in_transaction)
-				generation++;
+				all_changed();
 			break;
 		default:
 			return;
@@ -76,7 +89,7 @@ static void
 subtransaction_ended(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB && built_in_transaction)
-		generation++;
+		all_changed();
 }
 
 void
@@ -115,6 +128,20 @@ choose_snapshot(void)
 		return GetTransactionSnapshot();
 	}
 	return GetLatestSnapshot();
+}
+
+uint64
+tdpg_route_generation(void)
+{
+	return route_generation;
+}
+
+Snapshot
+tdpg_route_snapshot(void)
+{
+	built_in_transaction = true;
+	route_epoch_relid = get_relname_relid("route_epoch", get_namespace_oid("tinydancer", false));
+	return choose_snapshot();
 }
 
 static void
@@ -351,23 +378,32 @@ PG_FUNCTION_INFO_V1(tinydancer_bump_epoch);
 
 /*
  * Trigger of every table that a decision depends on: tell all backends at commit, and this one at
- * the next command.  The empty relation stands for all of them, so that VACUUM or ANALYZE of a
- * registry table does not rebuild, and a write does not replan queries that join one.
+ * the next command.  An empty relation stands for all of them, so that VACUUM or ANALYZE of a
+ * registry table does not rebuild, and a write does not replan queries that join one.  The
+ * trigger's arguments name such relations; without arguments it is tinydancer.epoch.
  */
 Datum
 tinydancer_bump_epoch(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	Oid epoch;
+	Oid namespace;
+	int i;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("tinydancer.bump_epoch must be called as a trigger"),
 						errdetail("It tells other sessions that a registry table has changed."),
 						errhint("Change the tables; their triggers call it.")));
-	epoch = get_relname_relid("epoch", get_namespace_oid("tinydancer", false));
-	if (OidIsValid(epoch))
-		CacheInvalidateRelcacheByRelid(epoch);
+	namespace = get_namespace_oid("tinydancer", false);
+	for (i = 0; i < Max(trigger->tg_trigger->tgnargs, 1); i++)
+	{
+		const char *name = trigger->tg_trigger->tgnargs == 0 ? "epoch"
+															 : trigger->tg_trigger->tgargs[i];
+		Oid epoch = get_relname_relid(name, namespace);
+
+		if (OidIsValid(epoch))
+			CacheInvalidateRelcacheByRelid(epoch);
+	}
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		return PointerGetDatum(trigger->tg_newtuple);
 	return PointerGetDatum(trigger->tg_trigtuple);

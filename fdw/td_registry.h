@@ -10,6 +10,7 @@
 #include "td_active_encoder.h"
 #include "td_datum.h"
 #include "tinydancer.h"
+#include "utils/snapshot.h"
 
 /* What a row of tinydancer.policy, or a built-in objective, weighs. */
 typedef struct TdPolicy
@@ -74,6 +75,13 @@ extern void tdpg_registry_hold_encoder(void);
  * this that the transaction's snapshot is too old to see.
  */
 extern void tdpg_registry_check_switched(const char *id);
+
+/*
+ * For td_route_set.c: what is read of the semantic routes is valid as long as the generation is what
+ * it was before, and is read as this snapshot sees it.
+ */
+extern uint64 tdpg_route_generation(void);
+extern Snapshot tdpg_route_snapshot(void);
 
 /* The number of an agent by name, or TD_NONE. */
 extern uint32 tdpg_registry_agent(const TdRegistry *registry, const char *name);

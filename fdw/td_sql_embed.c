@@ -232,6 +232,17 @@ tinydancer_embed_phrases(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+PG_FUNCTION_INFO_V1(tinydancer_fold_capability);
+
+/* What two spellings of a capability have in common. */
+Datum
+tinydancer_fold_capability(PG_FUNCTION_ARGS)
+{
+	TdText folded = tdpg_fold(tdpg_words_of(tdpg_text(PG_GETARG_DATUM(0))));
+
+	PG_RETURN_DATUM(tdpg_text_datum(folded.data, folded.len));
+}
+
 PG_FUNCTION_INFO_V1(tinydancer_unit_vector);
 
 Datum

@@ -36,11 +36,16 @@ __all__ = [
     "LEVELS",
     "LIMIT_NAMES",
     "MAX_DIM",
+    "NEAR_TIE",
     "NONE",
+    "ROUTE_DTYPE",
+    "ROUTE_REPORT_DTYPE",
+    "SCORER_NAMES",
     "Encoder",
     "FastGRNN",
     "File",
     "Registry",
+    "Routes",
     "Scores",
     "cosine",
     "dot",
@@ -1703,3 +1708,8 @@ cdef class Scores:
         written = td.td_reason(candidate, registered, &self.request, phrase_at, phrase_size,
                                name_at, rank, self.n_eligible, info_at, out, td.TD_REASON_SIZE)
         return PyUnicode_DecodeUTF8(out, written, b"replace")
+
+
+# ------------------------------------------------------------------ semantic routes
+
+include "_routes.pxi"

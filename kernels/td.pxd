@@ -277,6 +277,94 @@ cdef extern from "tinydancer.h" nogil:
     enum:
         TD_REASON_SIZE
 
+    # td_routes.c
+    ctypedef enum td_scorer:
+        TD_SCORER_NEAREST
+        TD_SCORER_CENTROID
+        TD_SCORER_TOP3
+        TD_SCORER_RIDGE
+
+    enum:
+        TD_N_SCORERS
+
+    const char *td_scorer_name(unsigned i)
+
+    ctypedef struct td_route:
+        uint32_t first_row
+        uint32_t n_rows
+        uint32_t first_negative
+        uint32_t n_negatives
+        int32_t priority
+        float threshold
+
+    ctypedef struct td_routes:
+        uint32_t n_routes
+        uint32_t n_rows
+        uint32_t n_negatives
+        uint32_t dim
+        const td_route *routes
+        const int8_t *rows
+        const float *scales
+        const int8_t *negative_rows
+        const float *negative_scales
+        uint32_t scorer
+        double mu
+        double s
+        const int8_t *centroid_rows
+        const float *centroid_scales
+        const float *weights
+
+    const float TD_NEAR_TIE
+
+    size_t td_routes_centroids_scratch_size(const td_routes *routes)
+    td_status td_routes_centroids(const td_routes *routes, int8_t *rows, float *scales,
+                                  void *scratch, size_t scratch_size)
+    size_t td_routes_scratch_size(const td_routes *routes)
+    td_status td_routes_score(const td_routes *routes, const float *query, float *scores,
+                              void *scratch, size_t scratch_size)
+    size_t td_routes_select_scratch_size(const td_routes *routes)
+    td_status td_routes_select(const td_routes *routes, const float *scores, const uint8_t *open,
+                               size_t k, uint32_t *index, size_t *n_found, void *scratch,
+                               size_t scratch_size)
+    double td_routes_confidence(const td_routes *routes, float score)
+    uint64_t td_routes_fingerprint(const td_routes *routes)
+
+    # td_ridge.c
+    uint32_t td_ridge_landmarks(const td_routes *routes)
+    size_t td_ridge_size(const td_routes *routes)
+    td_status td_ridge_begin(const td_routes *routes, void *state, size_t size)
+    td_status td_ridge_step(void *state, uint32_t *more)
+    const float *td_ridge_weights(const void *state)
+
+    # td_tune.c
+    ctypedef struct td_tune_options:
+        uint32_t scorer
+        double precision
+        double coverage
+
+    ctypedef struct td_tune_result:
+        uint32_t scorer
+        uint32_t n_left_out
+        uint32_t n_short
+        uint32_t fitted
+        double mu
+        double s
+        double *accuracy
+
+    ctypedef struct td_route_report:
+        float threshold
+        uint32_t confused_with
+        double confusion
+        double precision
+        double coverage
+
+    size_t td_tune_size(const td_routes *routes, const td_tune_options *options)
+    td_status td_tune_begin(const td_routes *routes, const td_tune_options *options, void *state,
+                            size_t size)
+    td_status td_tune_step(void *state, uint32_t *more)
+    void td_tune_report(const void *state, td_tune_result *result, td_route_report *reports)
+    const float *td_tune_weights(const void *state)
+
 
 cdef extern from "td_math.h" nogil:
     double td_exp(double x)

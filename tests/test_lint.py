@@ -65,7 +65,7 @@ def test_mypy_finds_nothing() -> None:
 
 
 def test_cython_lint_finds_nothing() -> None:
-    sources = files("kernels/*.pyx", "kernels/*.pxd")
+    sources = files("kernels/*.pyx", "kernels/*.pxd", "kernels/*.pxi")
     assert sources
     check("cython-lint", *sources)
 

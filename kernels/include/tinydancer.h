@@ -677,6 +677,208 @@ size_t td_reason(const td_candidate *candidate, const td_agent *agent, const td_
 	1024 /* bytes that hold every sentence with a phrase cut to 80 characters                      \
 		  */
 
+/* ---------------------------------------------------------------- in td_routes.c: semantic routes
+ */
+
+/*
+ * How near a request is to a route.  Cosines are those of the quantised vectors, as everywhere.
+ * In the order in which equals are preferred by td_tune_step().
+ */
+typedef enum td_scorer
+{
+	TD_SCORER_NEAREST = 0, /* greatest cosine with an utterance */
+	TD_SCORER_CENTROID,	   /* cosine with the normalised sum of the utterances */
+	TD_SCORER_TOP3,		   /* mean of the three greatest cosines */
+	TD_SCORER_RIDGE /* kernel ridge regression to 1 for the route's utterances, 0 for others */
+} td_scorer;
+#define TD_N_SCORERS 4
+
+/* The name of a td_scorer as a user writes it: "nearest", "centroid", "top3", "ridge"; else "". */
+const char *td_scorer_name(unsigned i);
+
+typedef struct td_route
+{
+	uint32_t first_row; /* of its utterances */
+	uint32_t n_rows;
+	uint32_t first_negative; /* of the utterances that must not match it */
+	uint32_t n_negatives;
+	int32_t priority; /* the greater goes first among near-ties */
+	float threshold;  /* least score that matches; -INFINITY: no cut */
+} td_route;
+
+/* The routes as the kernel reads them; they stand in byte order of their names. */
+typedef struct td_routes
+{
+	uint32_t n_routes;
+	uint32_t n_rows;
+	uint32_t n_negatives;
+	uint32_t dim;
+	const td_route *routes;
+	const int8_t *rows;	 /* [n_rows][dim], td_vec_quantise() of unit vectors, in route order */
+	const float *scales; /* [n_rows] */
+	const int8_t *negative_rows;
+	const float *negative_scales;
+
+	uint32_t scorer;			  /* td_scorer */
+	double mu;					  /* score at which confidence is 0.5 */
+	double s;					  /* > 0 */
+	const int8_t *centroid_rows;  /* [n_routes][dim], td_routes_centroids(); TD_SCORER_CENTROID */
+	const float *centroid_scales; /* [n_routes] */
+	const float
+		*weights; /* [n_routes][td_ridge_landmarks()], td_ridge_weights(); TD_SCORER_RIDGE */
+} td_routes;
+
+/* Scores closer than this are a near-tie; docs/functions/ruvector_semantic_route.md has the
+ * measurement. */
+#define TD_NEAR_TIE 0.02f
+
+/*
+ * The centroid of each route, quantised.
+ *
+ * rows     [n_routes][dim] out; zeros for a route without utterances
+ * scales   [n_routes] out
+ * scratch  td_routes_centroids_scratch_size(routes) bytes, aligned to 64
+ *
+ * Returns TD_ERR_SHAPE for an impossible dim.  Cost O(n_rows * dim).
+ */
+size_t td_routes_centroids_scratch_size(const td_routes *routes);
+td_status td_routes_centroids(const td_routes *routes, int8_t *rows, float *scales, void *scratch,
+							  size_t scratch_size);
+
+/*
+ * The score of every route for one request, negative examples counted: with n the greatest cosine
+ * with a negative example and p that with an utterance, the score falls by n - p where n > p, and
+ * the route is excluded where 1 - n < (1 - p) / 2.
+ *
+ * query    [dim], unit length or zero
+ * scores   [n_routes] out, at most 1 but for TD_SCORER_RIDGE; -INFINITY: excluded, or without
+ * utterances scratch  td_routes_scratch_size(routes) bytes, aligned to 64
+ *
+ * Returns TD_ERR_NONFINITE for a query with NaN, TD_ERR_SHAPE for an impossible dim or a scorer
+ * without its arrays.  Cost O(rows that the scorer reads * dim).
+ */
+size_t td_routes_scratch_size(const td_routes *routes);
+td_status td_routes_score(const td_routes *routes, const float *query, float *scores, void *scratch,
+						  size_t scratch_size);
+
+/*
+ * The best k of the routes that are open and reach their thresholds.
+ *
+ * By score, except that the routes within TD_NEAR_TIE of the best are a near-tie, in which greater
+ * priority goes first; the best of the others starts the next near-tie.  Equals in order of number.
+ *
+ * scores   [n_routes], from td_routes_score()
+ * open     [n_routes], 0: must not match; NULL: all are open
+ * index    [k] out: route numbers, best first
+ * n_found  out
+ * scratch  td_routes_select_scratch_size(routes) bytes, aligned to 64
+ *
+ * Returns TD_ERR_BUFFER.  Cost O(n_routes log n_routes) at worst, O(n_routes) for a small k.
+ */
+size_t td_routes_select_scratch_size(const td_routes *routes);
+td_status td_routes_select(const td_routes *routes, const float *scores, const uint8_t *open,
+						   size_t k, uint32_t *index, size_t *n_found, void *scratch,
+						   size_t scratch_size);
+
+/* A score as the probability that the route is right: logistic((score - mu) / s), in (0, 1). */
+double td_routes_confidence(const td_routes *routes, float score);
+
+/*
+ * What the weights of TD_SCORER_RIDGE depend on, in 64 bits: utterances, their routes and the
+ * constants of the regression.  Equal numbers: stored weights are those that a fit would give.
+ */
+uint64_t td_routes_fingerprint(const td_routes *routes);
+
+/* ---------------------------------------------------------------- in td_ridge.c: kernel ridge */
+
+/*
+ * Kernel ridge regression over utterances: features are exp(-gamma (1 - cosine)) to landmarks,
+ * targets 1 for the route of an utterance and 0 for the others, closed form by a Cholesky factor in
+ * double. Up to TD_RIDGE_EXACT utterances all are landmarks and the dual system is solved; of more,
+ * evenly spaced ones are, and the primal system of the landmarks' features is (Rasmussen and
+ * Williams 2006, equations 2.25 and 8.14 without its prior; leave-one-out by their equation 5.12,
+ * and by the hat matrix).
+ */
+#define TD_RIDGE_EXACT 2048u
+#define TD_RIDGE_SAMPLED 1024u
+
+/* How many landmarks there are: 0 when the regression cannot be had (no utterances). */
+uint32_t td_ridge_landmarks(const td_routes *routes);
+
+/*
+ * Fit in steps of some milliseconds, so that a caller can look at interrupts between them.
+ *
+ * state  td_ridge_size(routes) bytes, aligned to 64; routes must outlive it
+ * more   out: 0 when the weights are there
+ *
+ * Returns TD_ERR_BUFFER, or TD_ERR_SHAPE where there are no landmarks.
+ * Cost with m landmarks: O(n_rows * m * (m + dim) + m * m * (m + n_routes)).
+ */
+size_t td_ridge_size(const td_routes *routes);
+td_status td_ridge_begin(const td_routes *routes, void *state, size_t size);
+td_status td_ridge_step(void *state, uint32_t *more);
+
+/* The weights [n_routes][landmarks], in the state, once td_ridge_step() has said that they are
+ * there. */
+const float *td_ridge_weights(const void *state);
+
+/* ---------------------------------------------------------------- in td_tune.c: choosing a scorer
+ */
+
+typedef struct td_tune_options
+{
+	uint32_t scorer;  /* td_scorer, TD_NONE: the most accurate */
+	double precision; /* wanted of each route's answers, NaN: not wanted */
+	double coverage;  /* wanted share of each route's requests, NaN: not wanted */
+} td_tune_options;
+
+typedef struct td_tune_result
+{
+	uint32_t scorer;
+	uint32_t n_left_out; /* utterances that were matched against the others */
+	uint32_t n_short;	 /* routes that do not reach what was wanted */
+	uint32_t fitted;	 /* 0: too few utterances to learn from; mu and s are the routes' own */
+	double mu;
+	double s;
+	double accuracy[TD_N_SCORERS]; /* leave-one-out, without thresholds; NaN: not tried */
+} td_tune_result;
+
+typedef struct td_route_report
+{
+	float threshold; /* to set; -INFINITY: no cut */
+	uint32_t
+		confused_with; /* the route that most of its lost utterances go to, TD_NONE: none lost */
+	double confusion;  /* share of its utterances that go there */
+	double precision;  /* of what the route was given, at the threshold; NaN: nothing */
+	double coverage;   /* share of its utterances it was given; NaN: none could be left out */
+} td_route_report;
+
+/*
+ * Choose the scorer, the constants of confidence and the thresholds by leave-one-out.
+ *
+ * Each utterance of a route with at least two is scored as if it were not there.  The most accurate
+ * scorer is taken; confidence is fitted to the outcomes (Platt 1999, with his targets).  A wanted
+ * precision is judged by a route's own outcomes and, with the weight of TD_TUNE_POOLED outcomes, by
+ * those of all routes at that score.  Wanted is one of the two or neither, in which case thresholds
+ * stay, or move to the new scorer at the same coverage.  Priorities play no part.
+ *
+ * state    td_tune_size(routes, options) bytes, aligned to 64; routes must outlive it
+ * more     out: 0 when the result is there
+ * reports  [n_routes] out
+ *
+ * Returns TD_ERR_BUFFER, or TD_ERR_SHAPE for an impossible dim, scorer, precision or coverage.
+ * Cost O((n_rows + n_negatives) * n_rows * dim) and that of td_ridge_step().
+ */
+#define TD_TUNE_POOLED 30
+size_t td_tune_size(const td_routes *routes, const td_tune_options *options);
+td_status td_tune_begin(const td_routes *routes, const td_tune_options *options, void *state,
+						size_t size);
+td_status td_tune_step(void *state, uint32_t *more);
+void td_tune_report(const void *state, td_tune_result *result, td_route_report *reports);
+
+/* The ridge weights of a tuning that tried TD_SCORER_RIDGE, as td_ridge_weights(); else NULL. */
+const float *td_tune_weights(const void *state);
+
 #ifdef __cplusplus
 }
 #endif

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinydancer.encoder import Encoder
     from tinydancer.errors import TinyDancerError
+    from tinydancer.matcher import Match, Route, RouteMatcher
     from tinydancer.route import Agent, Decision, Explanation, Policy, Router
 
     __version__: str
@@ -27,7 +28,10 @@ __all__ = [
     "Decision",
     "Encoder",
     "Explanation",
+    "Match",
     "Policy",
+    "Route",
+    "RouteMatcher",
     "Router",
     "TinyDancerError",
     "__version__",
@@ -38,7 +42,10 @@ _HOMES = {
     "Decision": "tinydancer.route",
     "Encoder": "tinydancer.encoder",
     "Explanation": "tinydancer.route",
+    "Match": "tinydancer.matcher",
     "Policy": "tinydancer.route",
+    "Route": "tinydancer.matcher",
+    "RouteMatcher": "tinydancer.matcher",
     "Router": "tinydancer.route",
     "TinyDancerError": "tinydancer.errors",
 }

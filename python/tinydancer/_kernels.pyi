@@ -25,7 +25,11 @@ LEVELS: Final[tuple[str, ...]]
 BEST_LEVEL: Final[str]
 LIMIT_NAMES: Final[tuple[str, ...]]
 MAX_DIM: Final[int]
+NEAR_TIE: Final[float]
 NONE: Final[int]
+ROUTE_DTYPE: Final[np.dtype[np.void]]
+ROUTE_REPORT_DTYPE: Final[np.dtype[np.void]]
+SCORER_NAMES: Final[tuple[str, ...]]
 
 def status_text(status: int) -> str: ...
 def dot(a: _Float32, b: _Float32) -> float: ...
@@ -172,3 +176,43 @@ class Scores:
         rank: int,
         info: tuple[int, int, int] | None = None,
     ) -> str: ...
+
+@final
+class Routes:
+    def __init__(
+        self,
+        routes: npt.NDArray[np.void],
+        rows: _Int8,
+        scales: _Float32,
+        negative_rows: _Int8,
+        negative_scales: _Float32,
+        *,
+        scorer: str = "nearest",
+        mu: float = 0.5,
+        s: float = 0.1,
+        weights: _Float32 | None = None,
+    ) -> None: ...
+    @property
+    def routes(self) -> npt.NDArray[np.void]: ...
+    @property
+    def weights(self) -> _Float32 | None: ...
+    @property
+    def n_routes(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def n_landmarks(self) -> int: ...
+    @property
+    def fingerprint(self) -> int: ...
+    def score(self, query: _Float32) -> _Float32: ...
+    def select(
+        self, scores: _Float32, k: int, open: npt.NDArray[np.bool_] | None = None
+    ) -> _UInt32: ...
+    def confidence(self, score: float) -> float: ...
+    def tune(
+        self,
+        *,
+        scorer: str | None = None,
+        precision: float | None = None,
+        coverage: float | None = None,
+    ) -> tuple[dict[str, Any], npt.NDArray[np.void]]: ...

@@ -114,6 +114,32 @@ CREATE TABLE tinydancer.route_utterance (
 );
 COMMENT ON TABLE tinydancer.route_utterance IS
     'Example requests of a route; negative ones must not match it';
+COMMENT ON COLUMN tinydancer.route_utterance.utterance IS
+    'empty: the row holds a vector that the caller passed, which stands alone';
+
+CREATE TABLE tinydancer.route_scorer (
+    encoder text COLLATE "C" PRIMARY KEY,
+    scorer text NOT NULL
+        CONSTRAINT route_scorer_scorer_check CHECK (scorer IN ('nearest', 'centroid', 'top3', 'ridge')),
+    confidence_mu float8 NOT NULL
+        CONSTRAINT route_scorer_confidence_mu_check
+        CHECK (confidence_mu > '-Infinity' AND confidence_mu < 'Infinity'),
+    confidence_s float8 NOT NULL
+        CONSTRAINT route_scorer_confidence_s_check CHECK (confidence_s > 0 AND confidence_s < 'Infinity'),
+    accuracy float8 CONSTRAINT route_scorer_accuracy_check CHECK (accuracy BETWEEN 0 AND 1),
+    fingerprint text NOT NULL,
+    weights bytea,
+    tuned_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE tinydancer.route_scorer IS
+    'How routes are scored with an encoder''s vectors, as ruvector_tune_routes() chose it; no row: nearest utterance';
+COMMENT ON COLUMN tinydancer.route_scorer.confidence_mu IS 'similarity at which confidence is 0.5';
+COMMENT ON COLUMN tinydancer.route_scorer.confidence_s IS
+    'confidence = 1 / (1 + exp(-(similarity - mu) / s))';
+COMMENT ON COLUMN tinydancer.route_scorer.accuracy IS 'by leave-one-out, without thresholds';
+COMMENT ON COLUMN tinydancer.route_scorer.fingerprint IS 'of the utterances that it was tuned on';
+COMMENT ON COLUMN tinydancer.route_scorer.weights IS
+    'a cache: what the ridge regression gives for the utterances of that fingerprint';
 
 -- Objectives, models, settings ------------------------------------------------------------------
 
@@ -166,6 +192,8 @@ COMMENT ON TABLE tinydancer.setting IS
 -- Other sessions listen for changes of this empty relation; see tinydancer.bump_epoch().
 CREATE TABLE tinydancer.epoch ();
 COMMENT ON TABLE tinydancer.epoch IS 'Empty: its invalidation tells sessions to read the registry again';
+CREATE TABLE tinydancer.route_epoch ();
+COMMENT ON TABLE tinydancer.route_epoch IS 'Empty: its invalidation tells sessions to read the routes again';
 
 -- Logs ------------------------------------------------------------------------------------------
 --
@@ -259,6 +287,7 @@ SELECT pg_catalog.pg_extension_config_dump('tinydancer.agent', '');
 SELECT pg_catalog.pg_extension_config_dump('tinydancer.agent_phrase', '');
 SELECT pg_catalog.pg_extension_config_dump('tinydancer.route', '');
 SELECT pg_catalog.pg_extension_config_dump('tinydancer.route_utterance', '');
+SELECT pg_catalog.pg_extension_config_dump('tinydancer.route_scorer', '');
 SELECT pg_catalog.pg_extension_config_dump('tinydancer.policy', 'WHERE NOT builtin');
 SELECT pg_catalog.pg_extension_config_dump('tinydancer.model', 'WHERE NOT builtin');
 SELECT pg_catalog.pg_extension_config_dump('tinydancer.setting', '');

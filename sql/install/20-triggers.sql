@@ -17,14 +17,19 @@ COMMENT ON FUNCTION tinydancer.registry_builds() IS
 DO $$
 DECLARE
     t text;
+    epochs text;  -- which snapshots of a session the table is part of
 BEGIN
-    FOREACH t IN ARRAY ARRAY['agent', 'agent_phrase', 'route', 'route_utterance', 'policy', 'model', 'setting'] LOOP
+    FOREACH t IN ARRAY ARRAY['agent', 'agent_phrase', 'route', 'route_utterance', 'route_scorer',
+                              'policy', 'model', 'setting'] LOOP
+        epochs := CASE WHEN t LIKE 'route%' THEN '''route_epoch'''
+                       WHEN t = 'setting' THEN '''epoch'', ''route_epoch'''
+                       ELSE '''epoch''' END;
         EXECUTE pg_catalog.format(
             'CREATE TRIGGER bump_epoch AFTER INSERT OR UPDATE OR DELETE ON tinydancer.%I '
-            'FOR EACH ROW EXECUTE FUNCTION tinydancer.bump_epoch()', t);
+            'FOR EACH ROW EXECUTE FUNCTION tinydancer.bump_epoch(%s)', t, epochs);
         EXECUTE pg_catalog.format(
             'CREATE TRIGGER bump_epoch_truncate AFTER TRUNCATE ON tinydancer.%I '
-            'FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.bump_epoch()', t);
+            'FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.bump_epoch(%s)', t, epochs);
         EXECUTE pg_catalog.format(
             'ALTER TABLE tinydancer.%I ENABLE ALWAYS TRIGGER bump_epoch, '
             'ENABLE ALWAYS TRIGGER bump_epoch_truncate', t);

@@ -1,0 +1,79 @@
+/*
+ * td_routes.h - what the matching of routes and their tuning share.
+ *
+ * A quantised query in, cosines and scores out.  Internal: td_routes.c, td_ridge.c and td_tune.c.
+ */
+#ifndef TD_ROUTES_H
+#define TD_ROUTES_H
+
+#include <math.h>
+
+#include "td_dot.h"
+#include "tinydancer.h"
+
+#define TD_ROUTES_MAX_DIM 131072u
+
+/* A quantised vector that is compared with many rows. */
+typedef struct td_query
+{
+	const int16_t *wide; /* [dim] */
+	float scale;
+} td_query;
+
+/* The cosine of a query and row i of rows[][dim]. */
+static inline float
+td_query_cosine(td_query query, const int8_t *rows, const float *scales, size_t i, size_t dim)
+{
+	float cosine = (float) td_dot_wide(query.wide, rows + i * dim, dim) * (query.scale * scales[i]);
+
+	/* Written so that a NaN, from a scale that is none, is farthest. */
+	cosine = cosine > -1.0f ? cosine : -1.0f;
+	return cosine < 1.0f ? cosine : 1.0f;
+}
+
+/* The three greatest of some cosines, in order, and how many of the three there are. */
+typedef struct td_nearest
+{
+	float cosine[3];
+	uint32_t n;
+} td_nearest;
+
+/*
+ * The nearest of rows first .. first + n - 1, without row skip (TD_NONE: with all).  Through a
+ * pointer: a struct of that size returned by value is put together from memory that was just
+ * written in parts, which costs as much as the product of a row.
+ */
+void td_routes_nearest(td_query query, const int8_t *rows, const float *scales, uint32_t first,
+					   uint32_t n, uint32_t skip, size_t dim, td_nearest *found);
+
+/* Mean of what is there; -INFINITY when there is nothing. */
+float td_nearest_mean(const td_nearest *nearest);
+
+/*
+ * A route's score after its negative examples; positive is its nearest utterance.  skip_negative is
+ * a negative example that does not count, TD_NONE: all do.
+ */
+float td_routes_less_negatives(const td_routes *routes, uint32_t route, td_query query,
+							   float positive, uint32_t skip_negative, float score);
+
+/* The features of a query: kernel values to the landmarks, features[n_landmarks]. */
+void td_ridge_features(const td_routes *routes, td_query query, uint32_t n_landmarks,
+					   float *features);
+
+/*
+ * The scores[n_routes] of utterance row, whose route is own, by the regression without that row.
+ * Valid when td_ridge_step() is done.
+ */
+void td_ridge_leave_out(void *state, uint32_t row, uint32_t own, td_query query, float *scores);
+
+/* The scores of any other query. */
+void td_ridge_score(void *state, td_query query, float *scores);
+
+/* Sizes of parts of lent memory: a multiple of 64, so that each part is aligned. */
+static inline size_t
+td_part(size_t size)
+{
+	return (size + 63) / 64 * 64;
+}
+
+#endif /* TD_ROUTES_H */
