@@ -14,7 +14,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -30,16 +30,25 @@ from tinydancer import errors
 __all__ = [
     "AGENT_DTYPE",
     "CANDIDATE_DTYPE",
+    "CHOICE_DTYPE",
+    "EXACT_ITEMS",
     "FILE_VERSION",
     "LIMIT_NAMES",
     "MAX_DIM",
+    "MAX_NEEDS",
+    "MAX_TEAM",
     "NONE",
+    "RELEVANCE_DTYPE",
+    "STRATEGIES",
     "Encoder",
     "FastGRNN",
     "File",
     "Registry",
+    "Plan",
     "Scores",
+    "Team",
     "cosine",
+    "divide_budget",
     "dot",
     "dot_i8",
     "exp",
@@ -49,8 +58,10 @@ __all__ = [
     "normalise",
     "quantise",
     "sigmoid",
+    "solve_plan",
     "status_text",
     "tanh",
+    "team_parts",
     "topk_cosine",
 ]
 
@@ -61,6 +72,16 @@ MAX_DIM = int(td.TD_MAX_DIM)
 
 # In the order of the bits of CANDIDATE_DTYPE's "rejected_by".
 LIMIT_NAMES = tuple(td.td_limit_name(i).decode("ascii") for i in range(td.TD_N_LIMITS))
+
+# In the order of td_strategy.
+STRATEGIES = tuple(
+    td.td_strategy_name(<td.td_strategy> i).decode("ascii") for i in range(td.TD_N_STRATEGIES)
+)
+MAX_TEAM = int(td.TD_TEAM_MAX)
+MAX_NEEDS = int(td.TD_NEEDS_MAX)
+
+# Requests up to which Scores.choices() should keep all choices.
+EXACT_ITEMS = int(td.TD_KNAPSACK_EXACT_ITEMS)
 
 # td_vec_dot_i8() is exact up to this length.
 cdef enum:
@@ -105,6 +126,22 @@ CANDIDATE_DTYPE = np.dtype(
     align=True,
 )
 
+CHOICE_DTYPE = np.dtype(
+    [
+        ("cost", "f8"),
+        ("quality", "f8"),
+        ("similarity", "f4"),
+        ("agent", "u4"),
+        ("phrase", "u4"),
+        ("is_known", "u4"),
+    ],
+    align=True,
+)
+RELEVANCE_DTYPE = np.dtype(
+    [("similarity", "f4"), ("fit", "f8"), ("position", "f8")], align=True
+)
+_ALLOTMENT_DTYPE = np.dtype([("cost", "f8"), ("requests", "f8"), ("quality", "f8")], align=True)
+
 
 cdef int _check_layout() except -1:
     cdef td.td_agent agent
@@ -116,6 +153,9 @@ cdef int _check_layout() except -1:
         or CANDIDATE_DTYPE.itemsize != sizeof(td.td_candidate)
         or CANDIDATE_DTYPE.fields["fit"][1] != <char *> &candidate.fit - <char *> &candidate
         or CANDIDATE_DTYPE.fields["score"][1] != <char *> &candidate.score - <char *> &candidate
+        or CHOICE_DTYPE.itemsize != sizeof(td.td_choice)
+        or RELEVANCE_DTYPE.itemsize != sizeof(td.td_relevance)
+        or _ALLOTMENT_DTYPE.itemsize != sizeof(td.td_allotment)
     ):
         raise ImportError("the structs of tinydancer.h have another layout than their NumPy types")
     return 0
@@ -1389,6 +1429,11 @@ cdef class Registry:
             self.registry.capabilities = &capability_view[0]
 
     @property
+    def capabilities(self):
+        """(c,) uint32, ids, ascending within each agent."""
+        return self._arrays[1]
+
+    @property
     def n_agents(self):
         """How many agents."""
         return self.registry.n_agents
@@ -1540,6 +1585,81 @@ cdef class Registry:
         result.n_eligible = n_eligible
         return result
 
+    def relevance(self, queries, phrase, names, *, double mu, double s):
+        """How much a request asks for each capability, and when in the course of the work.
+
+        Args:
+            queries: (1 + parts, dim) float32, vectors of the request and of its parts.
+            phrase: (c,) uint32, the number of each capability's phrase, NONE for none.
+            names: c str, their names, folded.
+            mu: similarity at which fit is 0.5, from the encoder.
+            s: the slope of fit, from the encoder, above 0.
+
+        Returns:
+            (c,) RELEVANCE_DTYPE.
+
+        Raises:
+            ShapeError: for another shape, or more parts than team_parts() makes.
+            NonFiniteError: for a NaN or an infinity in a vector.
+        """
+        cdef const float[:, ::1] query_view = _float_rows(queries, "queries")
+        cdef _Names folded = _Names(names)
+        cdef const uint32_t[::1] phrase_view
+        cdef uint8_t[::1] out_bytes
+        cdef _Scratch scratch = _Scratch(td.td_score_scratch_size(&self.registry))
+        cdef td.td_status status
+
+        phrase = _frozen(phrase, np.uint32, "phrase")
+        if phrase.shape[0] != folded.n:
+            raise errors.ShapeError(
+                f"different numbers of capabilities {phrase.shape[0]} and {folded.n}"
+            )
+        if query_view.shape[0] < 1 or query_view.shape[1] != self.registry.dim:
+            raise errors.ShapeError(
+                "queries must be rows of the registry's dimension",
+                f"They have {query_view.shape[1]} elements, phrases {self.registry.dim}.",
+            )
+        known = phrase[phrase != NONE]
+        if (known >= self.registry.n_phrases).any():
+            raise errors.ShapeError("a capability's phrase is outside of the registry")
+        if query_view.shape[0] > 1 + td.TD_PARTS_MAX:
+            raise errors.ShapeError("too many parts", f"There are {query_view.shape[0] - 1}.")
+        out = np.zeros(folded.n, dtype=RELEVANCE_DTYPE)
+        if folded.n == 0:
+            return out
+        phrase_view = phrase
+        out_bytes = out.view(np.uint8)
+        with nogil:
+            status = td.td_team_relevance(
+                &self.registry, mu, s, folded.n, &phrase_view[0], folded.strings,
+                &query_view[0, 0], <uint32_t> (query_view.shape[0] - 1),
+                <td.td_relevance *> &out_bytes[0], scratch.start, scratch.size)
+        if status != td.TD_OK:
+            _raise(status)
+        return out
+
+    def prior(self, double input_tokens, double max_latency_ms=INFINITY):
+        """Choices for a request of which only the length is known.
+
+        Args:
+            input_tokens: word pieces.
+            max_latency_ms: ms; slower agents are left out.
+
+        Returns:
+            (k,) CHOICE_DTYPE in ascending cost and quality.
+        """
+        cdef uint8_t[::1] out_bytes
+        cdef uint32_t n = 0
+
+        out = np.zeros(self.registry.n_agents, dtype=CHOICE_DTYPE)
+        if self.registry.n_agents == 0:
+            return out
+        out_bytes = out.view(np.uint8)
+        with nogil:
+            td.td_choice_prior(&self.registry, input_tokens, max_latency_ms,
+                               <td.td_choice *> &out_bytes[0], &n)
+        return out[:n].copy()
+
 
 @cython.final
 cdef class Scores:
@@ -1603,3 +1723,454 @@ cdef class Scores:
         written = td.td_reason(candidate, registered, &self.request, phrase_at, phrase_size,
                                name_at, rank, self.n_eligible, info_at, out, td.TD_REASON_SIZE)
         return PyUnicode_DecodeUTF8(out, written, b"replace")
+
+    def choices(self, bint hull_only, bint needs_cost):
+        """Agents worth considering when many requests are decided together.
+
+        Args:
+            hull_only: keep what lies on the hull of quality over cost only.
+            needs_cost: leave out agents of unknown cost.
+
+        Returns:
+            (k,) CHOICE_DTYPE in ascending cost and quality, and the best candidate as another one
+            (0-dimensional; meaningless when k is 0 or ``best`` is None).
+        """
+        cdef const uint8_t[::1] candidate_bytes
+        cdef uint8_t[::1] out_bytes
+        cdef uint8_t[::1] fallback_bytes
+        cdef uint32_t preferred = td.TD_NONE
+        cdef uint32_t n = self._registry.registry.n_agents
+        cdef uint32_t n_out = 0
+        cdef td.td_status status
+
+        out = np.zeros(n, dtype=CHOICE_DTYPE)
+        fallback = np.zeros(1, dtype=CHOICE_DTYPE)
+        if n == 0:
+            return out, fallback[0]
+        if self.best is not None:
+            preferred = self.best
+        candidate_bytes = self.candidates.view(np.uint8)
+        out_bytes = out.view(np.uint8)
+        fallback_bytes = fallback.view(np.uint8)
+        with nogil:
+            status = td.td_choice_frontier(
+                <const td.td_candidate *> &candidate_bytes[0], n, hull_only, needs_cost, preferred,
+                <td.td_choice *> &out_bytes[0], &n_out, <td.td_choice *> &fallback_bytes[0])
+        if status != td.TD_OK:
+            _raise(status)
+        return out[:n_out].copy(), fallback[0]
+
+    def team(
+        self,
+        strategy,
+        uint32_t n_wanted,
+        relevance,
+        names,
+        *,
+        required=(),
+        double max_cost=INFINITY,
+        double max_latency_ms=INFINITY,
+    ):
+        """Choose several agents; see td_team_choose() in tinydancer.h.
+
+        Args:
+            strategy: one of ``STRATEGIES``.
+            n_wanted: members, from 1 to ``MAX_TEAM``.
+            relevance: (c,) RELEVANCE_DTYPE of all capabilities, from ``Registry.relevance``.
+            names: c str, the folded names of the capabilities.
+            required: ids of capabilities that the team must have together, without doubles.
+            max_cost: USD of the whole team.
+            max_latency_ms: ms of the whole.
+
+        Raises:
+            ShapeError: for numbers out of bounds.
+        """
+        cdef td.td_team_request request
+        cdef int number
+        cdef uint8_t[::1] relevance_bytes
+        cdef const uint8_t[::1] candidate_bytes
+        cdef const uint32_t[::1] required_view
+        cdef _Scratch scratch = _Scratch(td.td_team_scratch_size(&self._registry.registry))
+        cdef Team result = Team.__new__(Team)
+        cdef const td.td_candidate *candidates = NULL
+        cdef td.td_status status
+
+        result._names = _Names(names)
+        result._scores = self
+        relevance = np.ascontiguousarray(relevance, dtype=RELEVANCE_DTYPE)
+        if relevance.shape != (result._names.n,):
+            raise errors.ShapeError("different numbers of capabilities and relevances")
+        # Ids that the agents have are below the number of relevances; see Registry.
+        if self._registry._arrays[1].size and self._registry._arrays[1].max() >= result._names.n:
+            raise errors.ShapeError("an agent has a capability without relevance")
+        required = _frozen(required, np.uint32, "required")
+        if (required[required != NONE] >= result._names.n).any():
+            raise errors.ShapeError("a required capability has no relevance")
+        memset(&request, 0, sizeof(request))
+        number = STRATEGIES.index(strategy)
+        request.strategy = <td.td_strategy> number
+        request.n_wanted = n_wanted
+        request.max_cost = max_cost
+        request.max_latency_ms = max_latency_ms
+        request.n_capabilities = result._names.n
+        if required.shape[0] > 0:
+            required_view = required
+            request.required = &required_view[0]
+            request.n_required = required_view.shape[0]
+        if result._names.n > 0:
+            relevance_bytes = relevance.view(np.uint8)
+            request.relevance = <const td.td_relevance *> &relevance_bytes[0]
+        if self._registry.registry.n_agents > 0:
+            candidate_bytes = self.candidates.view(np.uint8)
+            candidates = <const td.td_candidate *> &candidate_bytes[0]
+        with nogil:
+            status = td.td_team_choose(&self._registry.registry, candidates, &request,
+                                       &result.team, scratch.start, scratch.size)
+        if status != td.TD_OK:
+            _raise(status)
+        return result
+
+    def reason_plan(self, choice, double latency, goal, Plan plan, uint32_t n, info=None):
+        """Say in one line what was decided for one of ``n`` requests together.
+
+        Args:
+            choice: an element of CHOICE_DTYPE.
+            latency: ms of its agent, NaN: unknown.
+            goal: "least_cost" or "most_quality".
+            plan: what solve_plan() made of them all.
+            n: how many requests.
+            info: as for ``reason``.
+        """
+        cdef td.td_candidate candidate
+        cdef td.td_goal wanted = td.TD_LEAST_COST if goal == "least_cost" else td.TD_MOST_QUALITY
+        cdef bytes phrase
+        cdef const char *phrase_at = NULL
+        cdef size_t phrase_size = 0
+        cdef td.td_embed_info embed_info
+        cdef td.td_embed_info *info_at = NULL
+        cdef char[td.TD_REASON_SIZE] out
+        cdef size_t written
+
+        memset(&candidate, 0, sizeof(candidate))
+        candidate.agent = choice["agent"]
+        candidate.phrase = choice["phrase"]
+        candidate.similarity = choice["similarity"]
+        candidate.expected_quality = choice["quality"]
+        candidate.cost = choice["cost"] if choice["is_known"] else NAN
+        candidate.latency = latency
+        if candidate.phrase != td.TD_NONE:
+            phrase = <bytes> self._registry._phrases[candidate.phrase]
+            phrase_at = phrase
+            phrase_size = len(phrase)
+        if info is not None:
+            embed_info.n_tokens, embed_info.n_used, embed_info.n_known = info
+            info_at = &embed_info
+        written = td.td_reason_plan(&candidate, wanted, &plan.plan, n, phrase_at, phrase_size,
+                                    info_at, out, td.TD_REASON_SIZE)
+        return PyUnicode_DecodeUTF8(out, written, b"replace")
+
+
+# ------------------------------------------------------------------ several agents, many requests
+
+
+@cython.final
+@cython.internal
+cdef class _Names:
+    """Texts as the kernel reads them."""
+
+    cdef list _texts
+    cdef td.td_string *strings
+    cdef uint32_t n
+
+    def __cinit__(self, names):
+        cdef uint32_t i
+        cdef bytes text
+
+        self._texts = [_utf8(name) for name in names]
+        self.n = len(self._texts)
+        self.strings = <td.td_string *> PyMem_RawMalloc(sizeof(td.td_string) * (self.n + 1))
+        if self.strings == NULL:
+            raise MemoryError()
+        for i in range(self.n):
+            text = <bytes> self._texts[i]
+            self.strings[i].data = text
+            self.strings[i].len = len(text)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.strings)
+
+
+def team_parts(text):
+    """Split a request where one task ends and another begins; see td_team_parts().
+
+    Args:
+        text: str.
+
+    Returns:
+        The parts, at most eight; none when the request is all one.
+    """
+    cdef bytes utf8 = _utf8(text)
+    cdef td.td_string[td.TD_PARTS_MAX] parts
+    cdef uint32_t n = td.td_team_parts(utf8, len(utf8), parts)
+
+    return [parts[i].data[:parts[i].len].decode("utf-8") for i in range(n)]
+
+
+@cython.final
+cdef class Team:
+    """Agents that were chosen together; made by ``Scores.team``.
+
+    Attributes of a member are given by its number, from 0, in the order of the steps.
+    """
+
+    cdef td.td_team team
+    cdef _Names _names
+    cdef Scores _scores
+
+    def __init__(self):
+        raise TypeError("Teams are made by Scores.team()")
+
+    def __len__(self):
+        return self.team.n_members
+
+    @property
+    def is_exact(self):
+        """Whether the team is proved to be the best one."""
+        return bool(self.team.is_exact)
+
+    @property
+    def needs(self):
+        """Ids of the capabilities that the request needs, and which of them are covered."""
+        return [
+            (self.team.need[i], bool(self.team.covered >> i & 1)) for i in range(self.team.n_needs)
+        ]
+
+    @property
+    def cost(self):
+        """USD of the whole."""
+        return self.team.cost
+
+    @property
+    def latency_ms(self):
+        """Latency of the whole in ms."""
+        return self.team.latency_ms
+
+    cdef uint32_t _member(self, member) except? 4294967295:
+        if not 0 <= member < self.team.n_members:
+            raise IndexError(f"no member has number {member}")
+        return member
+
+    def agent(self, member):
+        """The number of its agent."""
+        return self.team.member[self._member(member)].agent
+
+    def weight(self, member):
+        """Weight of its vote or share of the work; NaN in a pipeline."""
+        return self.team.member[self._member(member)].weight
+
+    def capabilities(self, member):
+        """Ids of the capabilities that it is there for."""
+        cdef td.td_member *m = &self.team.member[self._member(member)]
+
+        if m.needs == 0:
+            return [] if m.own == td.TD_NONE else [m.own]
+        return [self.team.need[i] for i in range(self.team.n_needs) if m.needs >> i & 1]
+
+    def role(self, member):
+        """What it is for."""
+        cdef char[td.TD_REASON_SIZE] out
+        cdef size_t written = td.td_team_role(&self.team, self._member(member),
+                                              self._names.strings, out, td.TD_REASON_SIZE)
+
+        return PyUnicode_DecodeUTF8(out, written, b"replace")
+
+    def reason(self, member, str objective, info=None):
+        """Say in one line why it is in the team; see ``Scores.reason``."""
+        cdef const uint8_t[::1] candidate_bytes = self._scores.candidates.view(np.uint8)
+        cdef uint32_t number = self._member(member)
+        cdef const td.td_candidate *candidate
+        cdef bytes name = _utf8(objective)
+        cdef const char *name_at = name
+        cdef bytes phrase
+        cdef const char *phrase_at = NULL
+        cdef size_t phrase_size = 0
+        cdef td.td_embed_info embed_info
+        cdef td.td_embed_info *info_at = NULL
+        cdef char[td.TD_REASON_SIZE] out
+        cdef size_t written
+
+        candidate = (<const td.td_candidate *> &candidate_bytes[0]
+                     + self.team.member[number].agent)
+        if candidate.phrase != td.TD_NONE:
+            phrase = <bytes> self._scores._registry._phrases[candidate.phrase]
+            phrase_at = phrase
+            phrase_size = len(phrase)
+        if info is not None:
+            embed_info.n_tokens, embed_info.n_used, embed_info.n_known = info
+            info_at = &embed_info
+        written = td.td_reason_member(candidate, &self.team, number, phrase_at, phrase_size,
+                                      name_at, info_at, out, td.TD_REASON_SIZE)
+        return PyUnicode_DecodeUTF8(out, written, b"replace")
+
+
+@cython.final
+cdef class Plan:
+    """What was decided for many requests together; made by solve_plan() and divide_budget()."""
+
+    cdef td.td_plan plan
+
+    def __init__(self):
+        raise TypeError("Plans are made by solve_plan() and divide_budget()")
+
+    @property
+    def cost(self):
+        """USD of all requests."""
+        return self.plan.cost
+
+    @property
+    def quality(self):
+        """Expected quality of all requests, summed."""
+        return self.plan.quality
+
+    @property
+    def bound(self):
+        """Least cost, or greatest quality, of the linear relaxation."""
+        return self.plan.bound
+
+    @property
+    def reachable(self):
+        """Greatest mean quality, or least total cost, of any plan."""
+        return self.plan.reachable
+
+    @property
+    def limit(self):
+        """The limit that was used."""
+        return self.plan.limit
+
+    @property
+    def is_feasible(self):
+        """Whether the plan keeps the limit."""
+        return bool(self.plan.is_feasible)
+
+    @property
+    def is_exact(self):
+        """Whether it is proved to be the optimum over the given choices."""
+        return bool(self.plan.is_exact)
+
+
+@cython.final
+@cython.internal
+cdef class _Knapsack:
+    """Checked arrays of a knapsack, and the views that keep them."""
+
+    cdef td.td_knapsack knapsack
+    cdef tuple _arrays
+    cdef _Scratch scratch
+
+    def __cinit__(self, first, choices, group, fallback):
+        cdef const uint32_t[::1] first_view
+        cdef const uint32_t[::1] group_view
+        cdef const uint8_t[::1] choice_bytes
+        cdef const uint8_t[::1] fallback_bytes
+
+        first = _frozen(first, np.uint32, "first")
+        group = _frozen(group, np.uint32, "group")
+        choices = _frozen(choices, CHOICE_DTYPE, "choices")
+        n_groups = first.shape[0] - 1
+        if n_groups < 1 or first[0] != 0 or first[n_groups] != choices.shape[0]:
+            raise errors.ShapeError("first must begin with 0 and end with the number of choices")
+        if (np.diff(first.astype(np.int64)) < 1).any():
+            raise errors.ShapeError("every group needs a choice")
+        if (group >= n_groups).any():
+            raise errors.ShapeError("an item is of no group")
+        if fallback is not None:
+            fallback = _frozen(fallback, CHOICE_DTYPE, "fallback")
+            if fallback.shape[0] != n_groups:
+                raise errors.ShapeError("fallback must have a choice for each group")
+            fallback_bytes = fallback.view(np.uint8)
+            self.knapsack.fallback = <const td.td_choice *> &fallback_bytes[0]
+        self._arrays = (first, choices, group, fallback)
+        first_view = first
+        choice_bytes = choices.view(np.uint8)
+        self.knapsack.n_groups = n_groups
+        self.knapsack.n_items = group.shape[0]
+        self.knapsack.first = &first_view[0]
+        self.knapsack.choices = <const td.td_choice *> &choice_bytes[0]
+        if group.shape[0] > 0:
+            group_view = group
+            self.knapsack.group = &group_view[0]
+        self.scratch = _Scratch(td.td_knapsack_scratch_size(&self.knapsack))
+
+
+def solve_plan(first, choices, group, goal, double limit, fallback=None):
+    """Choose for many requests under one limit on all of them; see td_knapsack_solve().
+
+    Args:
+        first: (g + 1,) uint32; choices first[i] .. first[i + 1] - 1 are those of group i.
+        choices: (c,) CHOICE_DTYPE, in each group as ``Scores.choices`` returns them.
+        group: (n,) uint32, the group of each request.
+        goal: "least_cost" or "most_quality".
+        limit: mean quality, or USD; NaN with "least_cost": the mean quality of the fallback.
+        fallback: (g,) CHOICE_DTYPE, a plan to take where it is better; None: none.
+
+    Returns:
+        (n,) uint32 numbers within the groups, NONE for the fallback; and a Plan.
+
+    Raises:
+        ShapeError: for arrays that contradict each other.
+    """
+    cdef _Knapsack arrays = _Knapsack(first, choices, group, fallback)
+    cdef td.td_goal wanted = td.TD_LEAST_COST if goal == "least_cost" else td.TD_MOST_QUALITY
+    cdef Plan plan = Plan.__new__(Plan)
+    cdef uint32_t[::1] level_view
+    cdef td.td_status status
+
+    if goal not in ("least_cost", "most_quality"):
+        raise errors.InvalidInputError(f'unknown goal "{goal}"')
+    level = np.zeros(max(arrays.knapsack.n_items, 1), dtype=np.uint32)
+    level_view = level
+    with nogil:
+        status = td.td_knapsack_solve(&arrays.knapsack, wanted, limit, &level_view[0], &plan.plan,
+                                      arrays.scratch.start, arrays.scratch.size)
+    if status != td.TD_OK:
+        _raise(status)
+    return level[:arrays.knapsack.n_items], plan
+
+
+def divide_budget(first, choices, count, double budget, uint32_t n_agents):
+    """Divide a budget over kinds of requests; see td_knapsack_divide().
+
+    Args:
+        first: (g + 1,) uint32, as for solve_plan().
+        choices: (c,) CHOICE_DTYPE.
+        count: (g,) float64, how often each kind comes, whole numbers.
+        budget: USD.
+        n_agents: how many agents the registry has.
+
+    Returns:
+        (n_agents,) with the fields cost, requests and quality; and a Plan.
+
+    Raises:
+        ShapeError: for arrays that contradict each other.
+    """
+    cdef _Knapsack arrays = _Knapsack(first, choices, (), None)
+    cdef Plan plan = Plan.__new__(Plan)
+    cdef const double[::1] count_view
+    cdef uint8_t[::1] out_bytes
+    cdef td.td_status status
+
+    count = _frozen(count, np.float64, "count")
+    if count.shape[0] != arrays.knapsack.n_groups:
+        raise errors.ShapeError("count must have a number for each group")
+    if n_agents == 0 or (np.asarray(choices)["agent"] >= n_agents).any():
+        raise errors.ShapeError("a choice is of no agent")
+    allotted = np.zeros(n_agents, dtype=_ALLOTMENT_DTYPE)
+    count_view = count
+    out_bytes = allotted.view(np.uint8)
+    with nogil:
+        status = td.td_knapsack_divide(&arrays.knapsack, &count_view[0], budget,
+                                       <td.td_allotment *> &out_bytes[0], n_agents, &plan.plan,
+                                       arrays.scratch.start, arrays.scratch.size)
+    if status != td.TD_OK:
+        _raise(status)
+    return allotted, plan
