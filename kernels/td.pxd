@@ -259,6 +259,8 @@ cdef extern from "tinydancer.h" nogil:
                                  uint32_t *n_out, td_choice *fallback)
     td_status td_choice_prior(const td_registry *registry, double input_tokens,
                               double max_latency_ms, td_choice *out, uint32_t *n_out)
+    td_status td_choice_afford(const td_choice *choices, uint32_t n, double budget,
+                               td_choice *best, double *times)
 
     # td_knapsack.c
     ctypedef struct td_knapsack:

@@ -570,6 +570,17 @@ td_status td_choice_frontier(const td_candidate *candidates, uint32_t n, int hul
 td_status td_choice_prior(const td_registry *registry, double input_tokens, double max_latency_ms,
 						  td_choice *out, uint32_t *n_out);
 
+/*
+ * The best of a request's choices that a budget pays for, and how often: as many whole requests as
+ * rounding allows, INFINITY when it is free.
+ *
+ * choices  [n] in ascending cost and quality; best, times: out
+ *
+ * Returns TD_ERR_SHAPE when the budget pays for none of them; best is then the cheapest.
+ */
+td_status td_choice_afford(const td_choice *choices, uint32_t n, double budget, td_choice *best,
+						   double *times);
+
 /* ---------------------------------------------------------------- in td_knapsack.c: one budget for
  * many */
 
@@ -627,6 +638,9 @@ typedef struct td_plan
 size_t td_knapsack_scratch_size(const td_knapsack *knapsack);
 td_status td_knapsack_solve(const td_knapsack *knapsack, td_goal goal, double limit,
 							uint32_t *level, td_plan *plan, void *scratch, size_t scratch_size);
+
+/* Whether a sum of costs is within a limit, rounding aside: three times 0.1 are within 0.3. */
+int td_knapsack_within(double sum, double limit);
 
 /* What an agent gets of a divided budget. */
 typedef struct td_allotment

@@ -13,6 +13,9 @@
  */
 #define DEAREST_COST 1e290
 
+/* Relative; see td_knapsack.c: 0.3 pays for three times 0.1. */
+#define ROUNDING 1e-12
+
 /* A total order: cheaper first, better first among equally cheap ones, then the lower number. */
 static int
 stands_before(const td_choice *a, const td_choice *b)
@@ -131,6 +134,7 @@ td_choice_frontier(const td_candidate *candidates, uint32_t n, int hull_only, in
 {
 	double dearest = 0.0;
 	uint32_t kept = 0;
+	uint32_t next = TD_NONE;
 	uint32_t i;
 
 	for (i = 0; i < n; i++)
@@ -148,6 +152,15 @@ td_choice_frontier(const td_candidate *candidates, uint32_t n, int hull_only, in
 	if (hull_only)
 		kept = drop_inner(out, kept);
 	*n_out = kept;
+	/* A cap on the sum leaves the preferred one out too: then the next best of known cost. */
+	for (i = 0; needs_cost && preferred < n && isnan(candidates[preferred].cost) && i < n; i++)
+	{
+		if (candidates[i].rejected_by == 0 && !isnan(candidates[i].cost) &&
+			(next == TD_NONE || candidates[i].score > candidates[next].score))
+			next = i;
+	}
+	if (next != TD_NONE)
+		preferred = next;
 	if (fallback != NULL && preferred < n)
 		set_choice(fallback, &candidates[preferred], dearest);
 	return TD_OK;
@@ -180,4 +193,18 @@ td_choice_prior(const td_registry *registry, double input_tokens, double max_lat
 	sort_choices(out, kept);
 	*n_out = drop_beaten(out, kept);
 	return TD_OK;
+}
+
+td_status
+td_choice_afford(const td_choice *choices, uint32_t n, double budget, td_choice *best, double *times)
+{
+	uint32_t i = n;
+
+	if (n == 0)
+		return TD_ERR_SHAPE;
+	while (i > 0 && !(choices[i - 1].cost <= budget * (1.0 + ROUNDING)))
+		i--;
+	*best = choices[i > 0 ? i - 1 : 0];
+	*times = best->cost > 0.0 ? floor(budget * (1.0 + ROUNDING) / best->cost) : INFINITY;
+	return i > 0 ? TD_OK : TD_ERR_SHAPE;
 }

@@ -190,11 +190,16 @@ td_knapsack_sums(const td_knapsack *k, const uint32_t *level, double *cost, doub
 }
 
 int
+td_knapsack_within(double sum, double limit)
+{
+	return !(limit < INFINITY) || sum <= limit + ROUNDING * fabs(limit);
+}
+
+int
 td_knapsack_reached(td_goal goal, double limit, uint32_t n_items, double sum)
 {
-	/* Three times 0.1 are within 0.3, whatever their doubles add up to. */
 	return goal == TD_LEAST_COST ? sum / (double) n_items >= limit - ROUNDING
-								 : sum <= limit + ROUNDING * fabs(limit);
+								 : td_knapsack_within(sum, limit);
 }
 
 /* The sum that the limit is about. */

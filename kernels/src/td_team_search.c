@@ -13,14 +13,8 @@
 /* Rounds in which one member is exchanged for a better one. */
 #define MAX_EXCHANGES 32
 
-/* Relative; see td_knapsack.c: three times 0.1 are within 0.3. */
+/* Relative: what sums in another order differ by at most. */
 #define ROUNDING 1e-12
-
-static int
-within(double sum, double limit)
-{
-	return !(limit < INFINITY) || sum <= limit + ROUNDING * fabs(limit);
-}
 
 static double
 add_latency(const td_pool *pool, double so_far, double latency)
@@ -70,8 +64,8 @@ td_team_evaluate(const td_pool *pool, const uint32_t *team, uint32_t k, td_team_
 		value->needs |= pool->needs[a];
 	}
 	value->covered = covered_weight(pool, value->needs);
-	value->is_feasible = within(value->cost, pool->request->max_cost) &&
-						 within(value->latency, pool->request->max_latency_ms) &&
+	value->is_feasible = td_knapsack_within(value->cost, pool->request->max_cost) &&
+						 td_knapsack_within(value->latency, pool->request->max_latency_ms) &&
 						 (pool->required & ~value->needs) == 0;
 }
 
@@ -190,8 +184,9 @@ greedy(const td_pool *pool, const uint32_t *kept, uint32_t n, uint32_t k, uint32
 			latency = value.latency;
 			if (pool->request->strategy == TD_PIPELINE)
 				latency += (k - size - 1) * fastest;
-			if (!within(value.cost + (k - size - 1) * cheapest, pool->request->max_cost) ||
-				!within(latency, pool->request->max_latency_ms))
+			if (!td_knapsack_within(value.cost + (k - size - 1) * cheapest,
+									pool->request->max_cost) ||
+				!td_knapsack_within(latency, pool->request->max_latency_ms))
 				continue;
 			if (chosen == TD_NONE || is_better(&value, &best))
 			{
@@ -312,11 +307,12 @@ can_win(const search *s, uint32_t size, uint32_t from, const td_team_value *so_f
 
 	if (from + missing > s->n || (pool->required & ~needs) != 0)
 		return 0;
-	if (!within(so_far->cost + missing * s->cheapest_after[from], pool->request->max_cost))
+	if (!td_knapsack_within(so_far->cost + missing * s->cheapest_after[from],
+							pool->request->max_cost))
 		return 0;
 	if (pool->request->strategy == TD_PIPELINE)
 		latency += missing * s->fastest_after[from];
-	if (!within(latency, pool->request->max_latency_ms))
+	if (!td_knapsack_within(latency, pool->request->max_latency_ms))
 		return 0;
 	if (!s->best_value.is_feasible)
 		return 1;

@@ -290,9 +290,12 @@ def test_choices_of_scored_agents_are_those_that_nothing_beats(rng: Any) -> None
             assert kept["agent"].tolist() == use[wanted["agent"]].tolist()
             assert kept["similarity"].tolist() == c["similarity"][kept["agent"]].tolist()
             assert (kept["is_known"] == ~np.isnan(c["cost"][kept["agent"]])).all()
-            if scores.best is not None:
-                assert fallback["agent"] == scores.best
-                assert fallback["quality"] == c["expected_quality"][scores.best]
+            if len(use):
+                # The best of those that may be taken.
+                preferred = use[np.argmax(c["score"][use])] if needs_cost else scores.best
+                assert c["score"][fallback["agent"]] == c["score"][preferred]
+                assert fallback["quality"] == c["expected_quality"][fallback["agent"]]
+                assert fallback["is_known"] or not needs_cost
 
 
 def registry(rng: Any, n: int, dim: int = 8) -> _kernels.Registry:
