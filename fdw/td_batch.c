@@ -71,7 +71,7 @@ tdpg_batch_number(TdBatch *batch, int i, bool *is_new)
 static void
 name_element(void *arg)
 {
-	errcontext("element %d of requests", ((TdBatch *) arg)->at + 1);
+	errcontext("routing element %d of requests", ((TdBatch *) arg)->at + 1);
 }
 
 void
@@ -131,14 +131,6 @@ tdpg_choices_add(TdChoices *choices, const TdRouter *router, bool hull_only, boo
 							  &n, fallback);
 	if (n == 0)
 		return false;
-	if (choices->n_choices + n > TD_BATCH_MAX_CHOICES)
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("too many choices for one plan"),
-						errdetail("%u different requests have %d choices of agents, and that is the "
-								  "limit.",
-								  choices->n_groups, TD_BATCH_MAX_CHOICES),
-						errhint("Pass fewer requests, or leave agents out by pool or "
-								"excluded_agents.")));
 	for (i = 0; i < n; i++)
 	{
 		choices->choices =

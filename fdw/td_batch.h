@@ -9,9 +9,11 @@
 
 #include "td_route.h"
 
-/* Requests that one call may decide together: the choices of all of them are in memory. */
+/*
+ * Requests that one call may decide together.  In memory are the choices of all of them, some five of 32
+ * bytes for each different text, and as much again for their steps.
+ */
 #define TD_BATCH_MAX_JOINT 1000000
-#define TD_BATCH_MAX_CHOICES 16777216
 
 /* Agents to choose from for the groups of equal requests, growing; see td_knapsack. */
 typedef struct TdChoices

@@ -103,9 +103,22 @@ figure(FunctionCallInfo fcinfo, int argument, double absent)
 	return PG_ARGISNULL(argument) ? absent : PG_GETARG_FLOAT8(argument);
 }
 
+static bool
+has_policy(const TdRegistry *registry, const char *name)
+{
+	int i;
+
+	for (i = 0; i < registry->n_policies; i++)
+	{
+		if (strcmp(registry->policies[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Whether the objective is total_cost; a misspelling of it is told here, others by the registry. */
 static bool
-is_total_cost(FunctionCallInfo fcinfo)
+is_total_cost(FunctionCallInfo fcinfo, const TdRegistry *registry)
 {
 	static const char *const names[] = {TOTAL_COST};
 	bool has_cap = !PG_ARGISNULL(ARG_MAX_TOTAL_COST);
@@ -116,7 +129,7 @@ is_total_cost(FunctionCallInfo fcinfo)
 	name = text_to_cstring(PG_GETARG_TEXT_PP(ARG_OPTIMIZE_FOR));
 	if (strcmp(name, TOTAL_COST) == 0)
 		return true;
-	if (tdpg_closest(name, names, 1) != NULL && strcmp(name, "cost") != 0)
+	if (!has_policy(registry, name) && tdpg_closest(name, names, 1) != NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("unknown optimization target \"%s\"", name),
 						errdetail("Besides the targets of ruvector_route(), a batch knows "
@@ -231,9 +244,8 @@ error_quality(double wanted, double reachable, uint32 n)
 	ereport(ERROR,
 			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 			 errmsg("no plan reaches a mean expected quality of %g", wanted),
-			 errdetail_plural("The eligible agents reach %.6f for the %u request.",
-							  "The eligible agents reach %.6f on average for the %u requests.", n,
-							  ROUND_DOWN(reachable), n),
+			 errdetail("The eligible agents reach %.6f on average; requests: %u.",
+					   ROUND_DOWN(reachable), n),
 			 errhint("With the target \"" TOTAL_COST "\", min_quality is the mean of "
 					 "expected_quality; lower it, or register agents that fit the requests "
 					 "better.")));
@@ -431,20 +443,21 @@ ruvector_batch_route(PG_FUNCTION_ARGS)
 	MemoryContext work;
 	MemoryContext before;
 	BatchCall call;
+	TdRouter *router;
 	bool together;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	together = is_total_cost(fcinfo);
 	if (PG_ARGISNULL(ARG_REQUESTS))
 		return (Datum) 0;
 	if (fcinfo->flinfo->fn_extra == NULL)
 		fcinfo->flinfo->fn_extra = tdpg_router_create(fcinfo->flinfo->fn_mcxt);
+	router = fcinfo->flinfo->fn_extra;
+	together = is_total_cost(fcinfo, router->registry);
 	work = AllocSetContextCreate(CurrentMemoryContext, "tinydancer batch", ALLOCSET_DEFAULT_SIZES);
 	before = MemoryContextSwitchTo(work);
 	memset(&call, 0, sizeof(call));
 	call.result = (ReturnSetInfo *) fcinfo->resultinfo;
-	tdpg_batch_init(&call.batch, fcinfo->flinfo->fn_extra, PG_GETARG_DATUM(ARG_REQUESTS),
-					"requests");
+	tdpg_batch_init(&call.batch, router, PG_GETARG_DATUM(ARG_REQUESTS), "requests");
 	inputs_of_call(fcinfo, together, &call.batch.inputs);
 	call.room = 64;
 	call.results = palloc(sizeof(TextResult) * call.room);

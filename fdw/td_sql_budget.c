@@ -62,7 +62,7 @@ check_arguments(FunctionCallInfo fcinfo, BudgetCall *call)
 	if (PG_ARGISNULL(ARG_MONTHLY_BUDGET))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("monthly_budget must not be NULL"),
-						errdetail("ruvector_optimize_budget() needs a value for it."),
+						errdetail("There is no plan without an amount to divide."),
 						errhint("Pass monthly_budget := ....")));
 	call->budget = PG_GETARG_FLOAT8(ARG_MONTHLY_BUDGET);
 	if (!(call->budget >= 0.0 && call->budget < INFINITY))
@@ -97,23 +97,27 @@ error_no_agent(const BudgetCall *call)
 {
 	const td_registry *view = &call->registry->view;
 	double fastest = INFINITY;
+	uint32 n_priced = 0;
 	uint32 i;
 
 	for (i = 0; i < view->n_agents; i++)
 	{
 		const td_agent *agent = &view->agents[i];
 
-		if (agent->active && agent->avg_latency_ms < fastest)
+		if (!agent->active || isnan(td_score_cost(agent, AVERAGE_TOKENS)))
+			continue;
+		n_priced++;
+		if (agent->avg_latency_ms < fastest)
 			fastest = agent->avg_latency_ms;
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-			 call->max_latency < INFINITY
-				 ? errmsg("no agent of known cost is within latency_threshold_ms %g",
-						  call->max_latency)
-				 : errmsg("no active agent has a known cost"),
-			 fastest < INFINITY ? errdetail("The fastest active agent takes %g ms.", fastest)
-								: errdetail("No active agent has a known latency."),
+			 n_priced > 0 ? errmsg("no agent of known cost is within latency_threshold_ms %g",
+								   call->max_latency)
+						  : errmsg("no active agent has a known cost"),
+			 n_priced == 0		  ? errdetail("A plan needs the cost of a request.")
+			 : fastest < INFINITY ? errdetail("The fastest of %u takes %g ms.", n_priced, fastest)
+								  : errdetail("None of %u has a known latency.", n_priced),
 			 errhint("Raise the threshold, or register costs and latencies of the agents.")));
 }
 
@@ -261,6 +265,9 @@ plan_log(FunctionCallInfo fcinfo, BudgetCall *call, TdRouter *router)
 
 	memset(&batch, 0, sizeof(batch));
 	tdpg_batch_init(&batch, router, PG_GETARG_DATUM(ARG_REQUESTS), "requests");
+	/* Nothing but a check of the other arguments was wanted. */
+	if (batch.n == 0)
+		return;
 	counts = counts_of(PG_GETARG_DATUM(ARG_COUNTS), batch.n);
 	for (i = 0; i < TD_N_INPUTS; i++)
 		batch.inputs.values[i].isnull = true;

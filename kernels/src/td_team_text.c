@@ -4,7 +4,6 @@
  * In: a request and its vectors, names of capabilities.  Out: how much each capability is asked
  * for, and when; what to call a member.  Called by both shells before and after td_team_choose().
  */
-#include <math.h>
 #include <string.h>
 
 #include "td_dot.h"

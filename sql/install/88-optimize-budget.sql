@@ -36,6 +36,13 @@ DECLARE
     n_logged numeric;
     n_sampled numeric;
 BEGIN
+    -- The arguments are checked before the log is read.
+    PERFORM FROM tinydancer.plan_budget('{}', '{}', 1, ruvector_optimize_budget.monthly_budget,
+                                        ruvector_optimize_budget.quality_threshold,
+                                        ruvector_optimize_budget.latency_threshold_ms);
+    IF NOT EXISTS (SELECT FROM tinydancer.agent a WHERE a.active) THEN
+        RETURN;
+    END IF;
     WITH log AS MATERIALIZED (
         SELECT d.request COLLATE "C" AS request, count(*) AS times
         FROM tinydancer.decision d

@@ -1,5 +1,4 @@
-"""One budget for many requests: against all plans where they can be counted, and against the bound of
-a linear program where they cannot.
+"""One budget for many requests: against all plans, or the bound of a linear program.
 
 In: random choices, built as the registry builds them or with many ties.
 """
@@ -219,7 +218,7 @@ def test_plan_never_costs_more_than_the_fallback_whose_quality_it_reaches(rng: A
         picks = [int(rng.integers(0, len(g))) for g in groups]
         fallback = np.array([g[i] for g, i in zip(groups, picks, strict=True)])
         cost, quality = sums(groups, group, picks)
-        level, plan = _kernels.solve_plan(
+        _, plan = _kernels.solve_plan(
             *packed(groups), group, "least_cost", math.nan, fallback=fallback
         )
         assert plan.is_feasible
