@@ -88,6 +88,12 @@ check_arguments(FunctionCallInfo fcinfo, BudgetCall *call)
 							: errmsg("latency_threshold_ms must not be negative"),
 						errdetail("The value is %g.", call->max_latency),
 						errhint("Pass NULL for no threshold.")));
+	call->scale = PG_ARGISNULL(ARG_SCALE) ? 1.0 : PG_GETARG_FLOAT8(ARG_SCALE);
+	if (!(call->scale >= 1.0 && call->scale < 1e15))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("scale must be a number from 1 on"),
+						errdetail("The value is %g.", call->scale),
+						errhint("Call ruvector_optimize_budget(), which reads the log.")));
 }
 
 /* ---------------------------------------------------------------- what cannot be had */
@@ -234,18 +240,25 @@ plan_average(BudgetCall *call)
 	put_rows(call);
 }
 
+/* How often each request comes; the arguments of a function that users do not call. */
 static const double *
-counts_of(Datum value, int n)
+counts_of(Datum value, const TdBatch *batch)
 {
 	ArrayType *array = DatumGetArrayTypeP(value);
+	const double *counts = (const double *) ARR_DATA_PTR(array);
+	bool good = ARR_NDIM(array) == 1 && !array_contains_nulls(array) &&
+				ARR_DIMS(array)[0] == batch->n;
+	int i;
 
-	if (ARR_ELEMTYPE(array) != FLOAT8OID || ARR_NDIM(array) > 1 || array_contains_nulls(array) ||
-		ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) != n)
-		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-						errmsg("counts must have one number for each request"),
-						errdetail("There are %d requests.", n),
+	for (i = 0; good && i < batch->n; i++)
+		good = !batch->nulls[i] && counts[i] >= 1.0 && counts[i] < 1e15;
+	if (!good)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("counts must say how often each request comes"),
+						errdetail("There are %d requests, and a count is a number from 1 on.",
+								  batch->n),
 						errhint("Call ruvector_optimize_budget(), which reads the log.")));
-	return (const double *) ARR_DATA_PTR(array);
+	return counts;
 }
 
 static void
@@ -268,7 +281,7 @@ plan_log(FunctionCallInfo fcinfo, BudgetCall *call, TdRouter *router)
 	/* Nothing but a check of the other arguments was wanted. */
 	if (batch.n == 0)
 		return;
-	counts = counts_of(PG_GETARG_DATUM(ARG_COUNTS), batch.n);
+	counts = counts_of(PG_GETARG_DATUM(ARG_COUNTS), &batch);
 	for (i = 0; i < TD_N_INPUTS; i++)
 		batch.inputs.values[i].isnull = true;
 	if (call->max_latency < INFINITY)
@@ -287,8 +300,8 @@ plan_log(FunctionCallInfo fcinfo, BudgetCall *call, TdRouter *router)
 		MemoryContextReset(batch.per_request);
 		if (!tdpg_choices_add(&choices, router, true, true, NULL))
 			continue;
-		kinds[n_kinds++] = counts[i];
-		n_requests += counts[i];
+		kinds[n_kinds++] = floor(counts[i]);
+		n_requests += floor(counts[i]);
 	}
 	if (n_kinds == 0)
 		error_no_agent(call);
@@ -331,7 +344,6 @@ tinydancer_plan_budget(PG_FUNCTION_ARGS)
 	router = tdpg_router_create(CurrentMemoryContext);
 	call.registry = router->registry;
 	call.result = (ReturnSetInfo *) fcinfo->resultinfo;
-	call.scale = PG_ARGISNULL(ARG_SCALE) ? 1.0 : PG_GETARG_FLOAT8(ARG_SCALE);
 	call.allotted = palloc0(sizeof(td_allotment) * Max(call.registry->view.n_agents, 1));
 	for (i = 0; i < call.registry->view.n_agents; i++)
 		n_active += call.registry->view.agents[i].active;
