@@ -196,7 +196,8 @@ td_choice_prior(const td_registry *registry, double input_tokens, double max_lat
 }
 
 td_status
-td_choice_afford(const td_choice *choices, uint32_t n, double budget, td_choice *best, double *times)
+td_choice_afford(const td_choice *choices, uint32_t n, double budget, td_choice *best,
+				 double *times)
 {
 	uint32_t i = n;
 

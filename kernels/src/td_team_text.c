@@ -122,7 +122,7 @@ static const struct
 	{"recogni", 0.0},
 	{"requirement", 0.0},
 	{"research", 0.0},
-	{"retriev", 0.0},
+	{"retrie", 0.0},
 	{"search", 0.0},
 	{"strateg", 0.0},
 	{"triage", 0.0},
@@ -130,8 +130,8 @@ static const struct
 	/* run; what is in no list is making, between the two */
 	{"automat", 0.5},
 	{"deploy", 0.5},
-	{"execut", 0.5},
-	{"integrat", 0.5},
+	{"execu", 0.5},
+	{"integra", 0.5},
 	{"operat", 0.5},
 	{"run", 0.5},
 	/* check */
@@ -156,7 +156,7 @@ static const struct
 	{"report", 1.0},
 	{"respon", 1.0},
 	{"simple", 1.0},
-	{"summar", 1.0},
+	{"summa", 1.0},
 };
 #define MAKE_STAGE 0.25
 

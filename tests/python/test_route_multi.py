@@ -81,8 +81,8 @@ def test_route_multi_by_vector_needs_no_text() -> None:
 
 
 def test_route_multi_of_what_is_none_says_so(router: Router) -> None:
-    with pytest.raises(InvalidInputError, match='unknown strategy "pipline"') as caught:
-        router.route_multi(REQUEST, strategy="pipline")
+    with pytest.raises(InvalidInputError, match='unknown strategy "pipelinee"') as caught:
+        router.route_multi(REQUEST, strategy="pipelinee")
     assert caught.value.detail == "Known strategies are pipeline, parallel, ensemble."
     assert caught.value.hint == 'Perhaps you meant "pipeline".'
     for n in (0, -1, 33):
