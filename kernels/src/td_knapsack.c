@@ -14,6 +14,9 @@
 /* Relative, far above what the rounding of sums comes to and far below any price that matters. */
 #define ROUNDING 1e-12
 
+/* Steps that are sorted in place before runs are merged. */
+#define FIRST_RUN 16
+
 /* ---------------------------------------------------------------- steps */
 
 static int
@@ -26,49 +29,66 @@ comes_before(const td_step *a, const td_step *b)
 	return a->to < b->to;
 }
 
+/* Merge two sorted runs, from..middle and middle..end, of one array into another. */
 static void
-sift_down(td_step *heap, uint32_t root, uint32_t n)
+merge(const td_step *from, uint32_t begin, uint32_t middle, uint32_t end, td_step *to)
 {
-	td_step held = heap[root];
+	uint32_t left = begin;
+	uint32_t right = middle;
+	uint32_t at;
 
-	for (;;)
+	for (at = begin; at < end; at++)
 	{
-		uint32_t child = 2 * root + 1;
-
-		if (child >= n)
-			break;
-		if (child + 1 < n && comes_before(&heap[child], &heap[child + 1]))
-			child++;
-		if (!comes_before(&held, &heap[child]))
-			break;
-		heap[root] = heap[child];
-		root = child;
+		if (left < middle && (right == end || !comes_before(&from[right], &from[left])))
+			to[at] = from[left++];
+		else
+			to[at] = from[right++];
 	}
-	heap[root] = held;
 }
 
 void
-td_knapsack_sort(td_step *steps, uint32_t n)
+td_knapsack_sort(td_step *steps, uint32_t n, td_step *spare)
 {
+	td_step *from = steps;
+	td_step *to = spare;
+	size_t run;
 	uint32_t i;
 
-	/* Heap sort, since qsort() may allocate. */
-	for (i = n / 2; i-- > 0;)
-		sift_down(steps, i, n);
-	for (i = n; i-- > 1;)
+	/* Short runs in place, then passes that read and write in order: millions of steps fit no
+	 * cache. */
+	for (i = 1; i < n; i++)
 	{
-		td_step last = steps[0];
+		td_step held = steps[i];
+		uint32_t j = i;
 
-		steps[0] = steps[i];
-		steps[i] = last;
-		sift_down(steps, 0, i);
+		for (; j % FIRST_RUN != 0 && comes_before(&held, &steps[j - 1]); j--)
+			steps[j] = steps[j - 1];
+		steps[j] = held;
 	}
+	for (run = FIRST_RUN; run < n; run *= 2)
+	{
+		size_t begin;
+		td_step *other = from;
+
+		for (begin = 0; begin < n; begin += 2 * run)
+		{
+			size_t middle = begin + run < n ? begin + run : n;
+			size_t end = begin + 2 * run < n ? begin + 2 * run : n;
+
+			merge(from, (uint32_t) begin, (uint32_t) middle, (uint32_t) end, to);
+		}
+		from = to;
+		to = other;
+	}
+	if (from != steps)
+		memcpy(steps, from, sizeof(td_step) * n);
 }
 
 /* What the scratch buffer holds. */
 typedef struct workspace
 {
 	td_step *steps; /* [n_choices] */
+	td_step *spare; /* [n_choices], for sorting */
 	uint32_t *hull; /* [n_choices] */
 	uint32_t *head; /* [n_groups]: the first item of the group */
 	uint32_t *next; /* [n_items]: the next item of the same group, TD_NONE: the last one */
@@ -87,7 +107,7 @@ td_knapsack_scratch_size(const td_knapsack *knapsack)
 {
 	size_t n_choices = knapsack->n_groups > 0 ? knapsack->first[knapsack->n_groups] : 0;
 
-	return round_up(n_choices * sizeof(td_step)) + round_up(n_choices * sizeof(uint32_t)) +
+	return 2 * round_up(n_choices * sizeof(td_step)) + round_up(n_choices * sizeof(uint32_t)) +
 		   round_up((size_t) knapsack->n_groups * sizeof(uint32_t)) +
 		   round_up((size_t) knapsack->n_items * sizeof(uint32_t)) +
 		   td_knapsack_exact_size(knapsack) + 64;
@@ -104,6 +124,8 @@ set_workspace(const td_knapsack *k, workspace *w, void *scratch, size_t scratch_
 	if (scratch_size < td_knapsack_scratch_size(k))
 		return TD_ERR_BUFFER;
 	w->steps = (td_step *) at;
+	at += round_up(n_choices * sizeof(td_step));
+	w->spare = (td_step *) at;
 	at += round_up(n_choices * sizeof(td_step));
 	w->hull = (uint32_t *) at;
 	at += round_up(n_choices * sizeof(uint32_t));
@@ -144,7 +166,7 @@ set_workspace(const td_knapsack *k, workspace *w, void *scratch, size_t scratch_
 			step->first_item = k->n_items > 0 ? w->head[g] : g;
 		}
 	}
-	td_knapsack_sort(w->steps, w->n_steps);
+	td_knapsack_sort(w->steps, w->n_steps, w->spare);
 	return TD_OK;
 }
 

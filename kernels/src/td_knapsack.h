@@ -31,8 +31,9 @@ typedef struct td_step
  */
 uint32_t td_knapsack_hull(const td_choice *choices, uint32_t n, uint32_t *hull);
 
-/* Sort steps: greatest gain first, equal ones by lower first item, then by lower choice. */
-void td_knapsack_sort(td_step *steps, uint32_t n);
+/* Sort steps: greatest gain first, equal ones by lower first item, then by lower choice.  spare:
+ * [n]. */
+void td_knapsack_sort(td_step *steps, uint32_t n, td_step *spare);
 
 /* Whether a sum, of quality or of cost, keeps the limit for n_items items. */
 int td_knapsack_reached(td_goal goal, double limit, uint32_t n_items, double sum);

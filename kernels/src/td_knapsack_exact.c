@@ -59,7 +59,7 @@ size_t
 td_knapsack_exact_size(const td_knapsack *knapsack)
 {
 	return knapsack->n_items > 0 && knapsack->n_items <= TD_KNAPSACK_EXACT_ITEMS
-			   ? MAX_CHOICES * (sizeof(td_step) + sizeof(uint32_t))
+			   ? MAX_CHOICES * (2 * sizeof(td_step) + sizeof(uint32_t))
 			   : 0;
 }
 
@@ -153,7 +153,7 @@ td_knapsack_improve(const td_knapsack *knapsack, td_goal goal, double limit, uin
 	s.limit = limit;
 	s.level = level;
 	s.steps = scratch;
-	hull = (uint32_t *) (s.steps + MAX_CHOICES);
+	hull = (uint32_t *) (s.steps + 2 * MAX_CHOICES);
 
 	for (item = 0; item < knapsack->n_items; item++)
 	{
@@ -185,7 +185,7 @@ td_knapsack_improve(const td_knapsack *knapsack, td_goal goal, double limit, uin
 		s.price_after[item] = price(&s, start) + s.price_after[item + 1];
 		s.gain_after[item] = gain(&s, start) + s.gain_after[item + 1];
 	}
-	td_knapsack_sort(s.steps, s.n_steps);
+	td_knapsack_sort(s.steps, s.n_steps, s.steps + MAX_CHOICES);
 	td_knapsack_sums(knapsack, level, &cost, &quality);
 	s.best = goal == TD_LEAST_COST ? cost : -quality;
 	descend(&s, 0, 0.0, 0.0);

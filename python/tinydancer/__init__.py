@@ -19,27 +19,33 @@ if TYPE_CHECKING:
     from tinydancer.encoder import Encoder
     from tinydancer.errors import TinyDancerError
     from tinydancer.route import Agent, Decision, Explanation, Policy, Router
+    from tinydancer.route_batch import BatchDecision
+    from tinydancer.route_multi import TeamMember
 
     __version__: str
 
 __all__ = [
     "Agent",
+    "BatchDecision",
     "Decision",
     "Encoder",
     "Explanation",
     "Policy",
     "Router",
+    "TeamMember",
     "TinyDancerError",
     "__version__",
 ]
 
 _HOMES = {
     "Agent": "tinydancer.route",
+    "BatchDecision": "tinydancer.route_batch",
     "Decision": "tinydancer.route",
     "Encoder": "tinydancer.encoder",
     "Explanation": "tinydancer.route",
     "Policy": "tinydancer.route",
     "Router": "tinydancer.route",
+    "TeamMember": "tinydancer.route_multi",
     "TinyDancerError": "tinydancer.errors",
 }
 
