@@ -179,7 +179,7 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@touch $@
 
 PY_META    := pyproject.toml setup.py $(EXTENSION).control
-PY_SOURCES := $(call from_root,kernels/*.pyx kernels/*.pxd) $(KERNEL_SRCS) $(filter kernels/%,$(ALL_HEADERS))
+PY_SOURCES := $(call from_root,kernels/*.pyx kernels/*.pxd kernels/*.pxi) $(KERNEL_SRCS) $(filter kernels/%,$(ALL_HEADERS))
 build/py.stamp: $(PY_META) $(PY_SOURCES) | $(VENV)/.run
 	@mkdir -p build/log
 	$(call say,tinydancer: building the Python package)

@@ -37,6 +37,7 @@ typedef struct TdRegistry
 
 	int n_capabilities;
 	TdText *capabilities; /* folded, sorted by bytes; the position is the id */
+	uint32 *capability_phrases; /* [n_capabilities]: the phrase that says it, or TD_NONE */
 	int n_pools;
 	char **pools; /* the position is the id */
 	int n_policies;

@@ -198,6 +198,19 @@ u32_compare(const void *a, const void *b)
 	return x < y ? -1 : x > y ? 1 : 0;
 }
 
+/* An agent's phrases begin with its capabilities, unless a vector stands for them. */
+static void
+note_phrase(TdRegistry *registry, const TdAgentRow *agent, int position, uint32 id)
+{
+	TdText words = tdpg_words_of(agent->capabilities[position]);
+	uint32 phrase = agent->figures.first_phrase + (uint32) position;
+
+	if (registry->capability_phrases[id] == TD_NONE &&
+		(uint32) position < agent->figures.n_phrases &&
+		tdpg_text_compare(&registry->phrases[phrase], &words) == 0)
+		registry->capability_phrases[id] = phrase;
+}
+
 /* Capabilities become ids of one sorted dictionary. */
 static void
 pack_capabilities(TdRegistry *registry, TdAgentRow *agents, int n_agents)
@@ -228,6 +241,10 @@ pack_capabilities(TdRegistry *registry, TdAgentRow *agents, int n_agents)
 	}
 
 	ids = MemoryContextAlloc(registry->context, sizeof(uint32) * Max(total, 1));
+	registry->capability_phrases =
+		MemoryContextAlloc(registry->context, sizeof(uint32) * Max(n, 1));
+	for (i = 0; i < registry->n_capabilities; i++)
+		registry->capability_phrases[i] = TD_NONE;
 	for (i = 0; i < n_agents; i++)
 	{
 		TdAgentRow *agent = &agents[i];
@@ -235,7 +252,10 @@ pack_capabilities(TdRegistry *registry, TdAgentRow *agents, int n_agents)
 		agent->figures.first_capability = at;
 		agent->figures.n_capabilities = agent->n_capabilities;
 		for (j = 0; j < agent->n_capabilities; j++)
+		{
 			ids[at + j] = tdpg_registry_capability(registry, tdpg_fold(agent->capabilities[j]));
+			note_phrase(registry, agent, j, ids[at + j]);
+		}
 		qsort(ids + at, agent->n_capabilities, sizeof(uint32), u32_compare);
 		at += agent->n_capabilities;
 	}

@@ -175,6 +175,21 @@ set_embedding(TdRouter *router, const TdInputs *inputs)
 }
 
 bool
+tdpg_router_embed(TdRouter *router, TdText text, float *out)
+{
+	td_embed_info info;
+	td_status status =
+		td_embed_text(tdpg_active_encoder_view(router->registry->encoder), text.data, text.len, out,
+					  &info, router->embed_scratch, router->embed_scratch_size);
+
+	if (status == TD_ERR_EMPTY)
+		memset(out, 0, sizeof(float) * router->registry->view.dim);
+	else if (status != TD_OK)
+		tdpg_error(status);
+	return status == TD_OK;
+}
+
+bool
 tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 {
 	TdRegistry *registry = router->registry;

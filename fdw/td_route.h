@@ -72,6 +72,12 @@ extern TdRouter *tdpg_router_create(MemoryContext context);
  */
 extern bool tdpg_router_score(TdRouter *router, const TdInputs *inputs);
 
+/*
+ * The vector of a text that is not the request, such as a part of it, into out[dim].  False, and
+ * zeros, when there is nothing to encode in it.
+ */
+extern bool tdpg_router_embed(TdRouter *router, TdText text, float *out);
+
 /* The columns of a candidate of the last request; rank is 0 for a rejected one. */
 extern void tdpg_router_outputs(const TdRouter *router, const td_candidate *candidate, uint32 rank,
 								bool with_reasoning, Datum *values, bool *nulls);

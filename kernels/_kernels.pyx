@@ -14,7 +14,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport SIZE_MAX, int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -32,22 +32,31 @@ __all__ = [
     "AGENT_DTYPE",
     "BEST_LEVEL",
     "CANDIDATE_DTYPE",
+    "CHOICE_DTYPE",
+    "EXACT_ITEMS",
     "FILE_VERSION",
     "LEVELS",
     "LIMIT_NAMES",
     "MAX_DIM",
+    "MAX_NEEDS",
+    "MAX_TEAM",
     "NEAR_TIE",
     "NONE",
+    "RELEVANCE_DTYPE",
     "ROUTE_DTYPE",
     "ROUTE_REPORT_DTYPE",
     "SCORER_NAMES",
+    "STRATEGIES",
     "Encoder",
     "FastGRNN",
     "File",
     "Registry",
+    "Plan",
     "Routes",
     "Scores",
+    "Team",
     "cosine",
+    "divide_budget",
     "dot",
     "dot_i8",
     "exp",
@@ -57,8 +66,10 @@ __all__ = [
     "normalise",
     "quantise",
     "sigmoid",
+    "solve_plan",
     "status_text",
     "tanh",
+    "team_parts",
     "topk_cosine",
 ]
 
@@ -76,6 +87,16 @@ LEVEL_VARIABLE = "TINYDANCER_KERNEL_LEVEL"
 
 # In the order of the bits of CANDIDATE_DTYPE's "rejected_by".
 LIMIT_NAMES = tuple(td.td_limit_name(i).decode("ascii") for i in range(td.TD_N_LIMITS))
+
+# In the order of td_strategy.
+STRATEGIES = tuple(
+    td.td_strategy_name(<td.td_strategy> i).decode("ascii") for i in range(td.TD_N_STRATEGIES)
+)
+MAX_TEAM = int(td.TD_TEAM_MAX)
+MAX_NEEDS = int(td.TD_NEEDS_MAX)
+
+# Requests up to which Scores.choices() should keep all choices.
+EXACT_ITEMS = int(td.TD_KNAPSACK_EXACT_ITEMS)
 
 # td_vec_dot_i8() is exact up to this length.
 cdef enum:
@@ -120,6 +141,22 @@ CANDIDATE_DTYPE = np.dtype(
     align=True,
 )
 
+CHOICE_DTYPE = np.dtype(
+    [
+        ("cost", "f8"),
+        ("quality", "f8"),
+        ("similarity", "f4"),
+        ("agent", "u4"),
+        ("phrase", "u4"),
+        ("is_known", "u4"),
+    ],
+    align=True,
+)
+RELEVANCE_DTYPE = np.dtype(
+    [("similarity", "f4"), ("fit", "f8"), ("position", "f8")], align=True
+)
+_ALLOTMENT_DTYPE = np.dtype([("cost", "f8"), ("requests", "f8"), ("quality", "f8")], align=True)
+
 
 cdef int _check_layout() except -1:
     cdef td.td_agent agent
@@ -131,6 +168,9 @@ cdef int _check_layout() except -1:
         or CANDIDATE_DTYPE.itemsize != sizeof(td.td_candidate)
         or CANDIDATE_DTYPE.fields["fit"][1] != <char *> &candidate.fit - <char *> &candidate
         or CANDIDATE_DTYPE.fields["score"][1] != <char *> &candidate.score - <char *> &candidate
+        or CHOICE_DTYPE.itemsize != sizeof(td.td_choice)
+        or RELEVANCE_DTYPE.itemsize != sizeof(td.td_relevance)
+        or _ALLOTMENT_DTYPE.itemsize != sizeof(td.td_allotment)
     ):
         raise ImportError("the structs of tinydancer.h have another layout than their NumPy types")
     return 0
@@ -1494,6 +1534,11 @@ cdef class Registry:
             self.registry.capabilities = &capability_view[0]
 
     @property
+    def capabilities(self):
+        """(c,) uint32, ids, ascending within each agent."""
+        return self._arrays[1]
+
+    @property
     def n_agents(self):
         """How many agents."""
         return self.registry.n_agents
@@ -1645,6 +1690,81 @@ cdef class Registry:
         result.n_eligible = n_eligible
         return result
 
+    def relevance(self, queries, phrase, names, *, double mu, double s):
+        """How much a request asks for each capability, and when in the course of the work.
+
+        Args:
+            queries: (1 + parts, dim) float32, vectors of the request and of its parts.
+            phrase: (c,) uint32, the number of each capability's phrase, NONE for none.
+            names: c str, their names, folded.
+            mu: similarity at which fit is 0.5, from the encoder.
+            s: the slope of fit, from the encoder, above 0.
+
+        Returns:
+            (c,) RELEVANCE_DTYPE.
+
+        Raises:
+            ShapeError: for another shape, or more parts than team_parts() makes.
+            NonFiniteError: for a NaN or an infinity in a vector.
+        """
+        cdef const float[:, ::1] query_view = _float_rows(queries, "queries")
+        cdef _Names folded = _Names(names)
+        cdef const uint32_t[::1] phrase_view
+        cdef uint8_t[::1] out_bytes
+        cdef _Scratch scratch = _Scratch(td.td_score_scratch_size(&self.registry))
+        cdef td.td_status status
+
+        phrase = _frozen(phrase, np.uint32, "phrase")
+        if phrase.shape[0] != folded.n:
+            raise errors.ShapeError(
+                f"different numbers of capabilities {phrase.shape[0]} and {folded.n}"
+            )
+        if query_view.shape[0] < 1 or query_view.shape[1] != self.registry.dim:
+            raise errors.ShapeError(
+                "queries must be rows of the registry's dimension",
+                f"They have {query_view.shape[1]} elements, phrases {self.registry.dim}.",
+            )
+        known = phrase[phrase != NONE]
+        if (known >= self.registry.n_phrases).any():
+            raise errors.ShapeError("a capability's phrase is outside of the registry")
+        if query_view.shape[0] > 1 + td.TD_PARTS_MAX:
+            raise errors.ShapeError("too many parts", f"There are {query_view.shape[0] - 1}.")
+        out = np.zeros(folded.n, dtype=RELEVANCE_DTYPE)
+        if folded.n == 0:
+            return out
+        phrase_view = phrase
+        out_bytes = out.view(np.uint8)
+        with nogil:
+            status = td.td_team_relevance(
+                &self.registry, mu, s, folded.n, &phrase_view[0], folded.strings,
+                &query_view[0, 0], <uint32_t> (query_view.shape[0] - 1),
+                <td.td_relevance *> &out_bytes[0], scratch.start, scratch.size)
+        if status != td.TD_OK:
+            _raise(status)
+        return out
+
+    def prior(self, double input_tokens, double max_latency_ms=INFINITY):
+        """Choices for a request of which only the length is known.
+
+        Args:
+            input_tokens: word pieces.
+            max_latency_ms: ms; slower agents are left out.
+
+        Returns:
+            (k,) CHOICE_DTYPE in ascending cost and quality.
+        """
+        cdef uint8_t[::1] out_bytes
+        cdef uint32_t n = 0
+
+        out = np.zeros(self.registry.n_agents, dtype=CHOICE_DTYPE)
+        if self.registry.n_agents == 0:
+            return out
+        out_bytes = out.view(np.uint8)
+        with nogil:
+            td.td_choice_prior(&self.registry, input_tokens, max_latency_ms,
+                               <td.td_choice *> &out_bytes[0], &n)
+        return out[:n].copy()
+
 
 @cython.final
 cdef class Scores:
@@ -1709,6 +1829,155 @@ cdef class Scores:
                                name_at, rank, self.n_eligible, info_at, out, td.TD_REASON_SIZE)
         return PyUnicode_DecodeUTF8(out, written, b"replace")
 
+    def choices(self, bint hull_only, bint needs_cost):
+        """Agents worth considering when many requests are decided together.
+
+        Args:
+            hull_only: keep what lies on the hull of quality over cost only.
+            needs_cost: leave out agents of unknown cost.
+
+        Returns:
+            (k,) CHOICE_DTYPE in ascending cost and quality, and the best candidate as another one
+            (0-dimensional; meaningless when k is 0 or ``best`` is None).
+        """
+        cdef const uint8_t[::1] candidate_bytes
+        cdef uint8_t[::1] out_bytes
+        cdef uint8_t[::1] fallback_bytes
+        cdef uint32_t preferred = td.TD_NONE
+        cdef uint32_t n = self._registry.registry.n_agents
+        cdef uint32_t n_out = 0
+        cdef td.td_status status
+
+        out = np.zeros(n, dtype=CHOICE_DTYPE)
+        fallback = np.zeros(1, dtype=CHOICE_DTYPE)
+        if n == 0:
+            return out, fallback[0]
+        if self.best is not None:
+            preferred = self.best
+        candidate_bytes = self.candidates.view(np.uint8)
+        out_bytes = out.view(np.uint8)
+        fallback_bytes = fallback.view(np.uint8)
+        with nogil:
+            status = td.td_choice_frontier(
+                <const td.td_candidate *> &candidate_bytes[0], n, hull_only, needs_cost, preferred,
+                <td.td_choice *> &out_bytes[0], &n_out, <td.td_choice *> &fallback_bytes[0])
+        if status != td.TD_OK:
+            _raise(status)
+        return out[:n_out].copy(), fallback[0]
+
+    def team(
+        self,
+        strategy,
+        uint32_t n_wanted,
+        relevance,
+        names,
+        *,
+        required=(),
+        double max_cost=INFINITY,
+        double max_latency_ms=INFINITY,
+    ):
+        """Choose several agents; see td_team_choose() in tinydancer.h.
+
+        Args:
+            strategy: one of ``STRATEGIES``.
+            n_wanted: members, from 1 to ``MAX_TEAM``.
+            relevance: (c,) RELEVANCE_DTYPE of all capabilities, from ``Registry.relevance``.
+            names: c str, the folded names of the capabilities.
+            required: ids of capabilities that the team must have together, without doubles.
+            max_cost: USD of the whole team.
+            max_latency_ms: ms of the whole.
+
+        Raises:
+            ShapeError: for numbers out of bounds.
+        """
+        cdef td.td_team_request request
+        cdef int number
+        cdef uint8_t[::1] relevance_bytes
+        cdef const uint8_t[::1] candidate_bytes
+        cdef const uint32_t[::1] required_view
+        cdef _Scratch scratch = _Scratch(td.td_team_scratch_size(&self._registry.registry))
+        cdef Team result = Team.__new__(Team)
+        cdef const td.td_candidate *candidates = NULL
+        cdef td.td_status status
+
+        result._names = _Names(names)
+        result._scores = self
+        relevance = np.ascontiguousarray(relevance, dtype=RELEVANCE_DTYPE)
+        if relevance.shape != (result._names.n,):
+            raise errors.ShapeError("different numbers of capabilities and relevances")
+        # Ids that the agents have are below the number of relevances; see Registry.
+        if self._registry._arrays[1].size and self._registry._arrays[1].max() >= result._names.n:
+            raise errors.ShapeError("an agent has a capability without relevance")
+        required = _frozen(required, np.uint32, "required")
+        if (required[required != NONE] >= result._names.n).any():
+            raise errors.ShapeError("a required capability has no relevance")
+        memset(&request, 0, sizeof(request))
+        number = STRATEGIES.index(strategy)
+        request.strategy = <td.td_strategy> number
+        request.n_wanted = n_wanted
+        request.max_cost = max_cost
+        request.max_latency_ms = max_latency_ms
+        request.n_capabilities = result._names.n
+        if required.shape[0] > 0:
+            required_view = required
+            request.required = &required_view[0]
+            request.n_required = required_view.shape[0]
+        if result._names.n > 0:
+            relevance_bytes = relevance.view(np.uint8)
+            request.relevance = <const td.td_relevance *> &relevance_bytes[0]
+        if self._registry.registry.n_agents > 0:
+            candidate_bytes = self.candidates.view(np.uint8)
+            candidates = <const td.td_candidate *> &candidate_bytes[0]
+        with nogil:
+            status = td.td_team_choose(&self._registry.registry, candidates, &request,
+                                       &result.team, scratch.start, scratch.size)
+        if status != td.TD_OK:
+            _raise(status)
+        return result
+
+    def reason_plan(self, choice, double latency, goal, Plan plan, uint32_t n, info=None):
+        """Say in one line what was decided for one of ``n`` requests together.
+
+        Args:
+            choice: an element of CHOICE_DTYPE.
+            latency: ms of its agent, NaN: unknown.
+            goal: "least_cost" or "most_quality".
+            plan: what solve_plan() made of them all.
+            n: how many requests.
+            info: as for ``reason``.
+        """
+        cdef td.td_candidate candidate
+        cdef td.td_goal wanted = td.TD_LEAST_COST if goal == "least_cost" else td.TD_MOST_QUALITY
+        cdef bytes phrase
+        cdef const char *phrase_at = NULL
+        cdef size_t phrase_size = 0
+        cdef td.td_embed_info embed_info
+        cdef td.td_embed_info *info_at = NULL
+        cdef char[td.TD_REASON_SIZE] out
+        cdef size_t written
+
+        memset(&candidate, 0, sizeof(candidate))
+        candidate.agent = choice["agent"]
+        candidate.phrase = choice["phrase"]
+        candidate.similarity = choice["similarity"]
+        candidate.expected_quality = choice["quality"]
+        candidate.cost = choice["cost"] if choice["is_known"] else NAN
+        candidate.latency = latency
+        if candidate.phrase != td.TD_NONE:
+            phrase = <bytes> self._registry._phrases[candidate.phrase]
+            phrase_at = phrase
+            phrase_size = len(phrase)
+        if info is not None:
+            embed_info.n_tokens, embed_info.n_used, embed_info.n_known = info
+            info_at = &embed_info
+        written = td.td_reason_plan(&candidate, wanted, &plan.plan, n, phrase_at, phrase_size,
+                                    info_at, out, td.TD_REASON_SIZE)
+        return PyUnicode_DecodeUTF8(out, written, b"replace")
+
+
+# ------------------------------------------------------------------ several agents, many requests
+
+include "_teams.pxi"
 
 # ------------------------------------------------------------------ semantic routes
 

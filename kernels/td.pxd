@@ -269,11 +269,138 @@ cdef extern from "tinydancer.h" nogil:
     uint32_t td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_eligible)
     void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order)
 
+    double td_score_cost(const td_agent *agent, double input_tokens)
+
+    # td_choice.c
+    ctypedef struct td_choice:
+        double cost
+        double quality
+        float similarity
+        uint32_t agent
+        uint32_t phrase
+        uint32_t is_known
+
+    td_status td_choice_frontier(const td_candidate *candidates, uint32_t n, int hull_only,
+                                 int needs_cost, uint32_t preferred, td_choice *out,
+                                 uint32_t *n_out, td_choice *fallback)
+    td_status td_choice_prior(const td_registry *registry, double input_tokens,
+                              double max_latency_ms, td_choice *out, uint32_t *n_out)
+    td_status td_choice_afford(const td_choice *choices, uint32_t n, double budget,
+                               td_choice *best, double *times)
+
+    # td_knapsack.c
+    ctypedef struct td_knapsack:
+        uint32_t n_groups
+        uint32_t n_items
+        const uint32_t *first
+        const td_choice *choices
+        const uint32_t *group
+        const td_choice *fallback
+
+    ctypedef enum td_goal:
+        TD_LEAST_COST
+        TD_MOST_QUALITY
+
+    ctypedef struct td_plan:
+        double cost
+        double quality
+        double bound
+        double reachable
+        double limit
+        uint32_t is_feasible
+        uint32_t is_exact
+
+    ctypedef struct td_allotment:
+        double cost
+        double requests
+        double quality
+
+    enum:
+        TD_KNAPSACK_EXACT_ITEMS
+
+    size_t td_knapsack_scratch_size(const td_knapsack *knapsack)
+    td_status td_knapsack_solve(const td_knapsack *knapsack, td_goal goal, double limit,
+                                uint32_t *level, td_plan *plan, void *scratch, size_t scratch_size)
+    td_status td_knapsack_divide(const td_knapsack *knapsack, const double *count, double budget,
+                                 td_allotment *allotted, uint32_t n_agents, td_plan *plan,
+                                 void *scratch, size_t scratch_size)
+
+    # td_team.c
+    enum:
+        TD_TEAM_MAX
+        TD_NEEDS_MAX
+        TD_PARTS_MAX
+        TD_N_STRATEGIES
+
+    ctypedef enum td_strategy:
+        TD_PIPELINE
+        TD_PARALLEL
+        TD_ENSEMBLE
+
+    const char *td_strategy_name(td_strategy strategy)
+
+    ctypedef struct td_string:
+        const char *data
+        size_t len
+
+    ctypedef struct td_relevance:
+        float similarity
+        double fit
+        double position
+
+    ctypedef struct td_team_request:
+        td_strategy strategy
+        uint32_t n_wanted
+        double max_cost
+        double max_latency_ms
+        const uint32_t *required
+        size_t n_required
+        uint32_t n_capabilities
+        const td_relevance *relevance
+
+    ctypedef struct td_member:
+        uint32_t agent
+        uint32_t n_shared
+        uint32_t share
+        uint32_t own
+        uint64_t needs
+        double weight
+
+    ctypedef struct td_team:
+        td_strategy strategy
+        uint32_t n_members
+        uint32_t n_eligible
+        uint32_t n_needs
+        uint32_t[64] need
+        uint64_t covered
+        double cost
+        double latency_ms
+        uint32_t is_exact
+        td_member[32] member
+
+    uint32_t td_team_parts(const char *text, size_t len, td_string *parts)
+    td_status td_team_relevance(const td_registry *registry, double mu, double s,
+                                uint32_t n_capabilities, const uint32_t *phrase,
+                                const td_string *name, const float *queries, uint32_t n_parts,
+                                td_relevance *out, void *scratch, size_t scratch_size)
+    size_t td_team_scratch_size(const td_registry *registry)
+    td_status td_team_choose(const td_registry *registry, const td_candidate *candidates,
+                             const td_team_request *request, td_team *team, void *scratch,
+                             size_t scratch_size)
+    size_t td_team_role(const td_team *team, uint32_t member, const td_string *name, char *out,
+                        size_t capacity)
+
     # td_reason.c
     size_t td_reason(const td_candidate *candidate, const td_agent *agent,
                      const td_request *request, const char *phrase, size_t phrase_len,
                      const char *objective, uint32_t rank, uint32_t n_eligible,
                      const td_embed_info *info, char *out, size_t capacity)
+    size_t td_reason_member(const td_candidate *candidate, const td_team *team, uint32_t member,
+                            const char *phrase, size_t phrase_len, const char *objective,
+                            const td_embed_info *info, char *out, size_t capacity)
+    size_t td_reason_plan(const td_candidate *candidate, td_goal goal, const td_plan *plan,
+                          uint32_t n, const char *phrase, size_t phrase_len,
+                          const td_embed_info *info, char *out, size_t capacity)
     enum:
         TD_REASON_SIZE
 

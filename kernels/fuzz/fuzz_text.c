@@ -1,5 +1,5 @@
 /*
- * fuzz_text.c - fuzz target for td_text.c.
+ * fuzz_text.c - fuzz target for td_text.c, and for the parts of td_team_text.c.
  *
  * In:  four bytes of settings (flags and kind of vocabulary, capacity, seed), then the text.
  * Out: nothing; aborts when a promise of tinydancer.h is broken, and a sanitizer stops it at any
@@ -239,6 +239,26 @@ check_halves(const td_vocab *vocab, const char *text, size_t len)
 	free(ids);
 }
 
+/* Parts lie in the text, one behind the other, and of valid text they are valid. */
+static void
+check_parts(const char *text, size_t len)
+{
+	td_string parts[TD_PARTS_MAX];
+	uint32_t n = td_team_parts(text, len, parts);
+	const char *at = text;
+	uint32_t i;
+
+	REQUIRE(n <= TD_PARTS_MAX);
+	for (i = 0; i < n; i++)
+	{
+		REQUIRE(parts[i].len >= 3 && parts[i].data >= at);
+		at = parts[i].data + parts[i].len;
+		REQUIRE(at <= text + len);
+		REQUIRE(!is_utf8((const uint8_t *) text, len) ||
+				is_utf8((const uint8_t *) parts[i].data, parts[i].len));
+	}
+}
+
 /* Folding: valid in, valid out, within its size, and nothing left to fold. */
 static void
 check_fold(const char *text, size_t len, size_t capacity)
@@ -309,6 +329,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!hostile && is_utf8((const uint8_t *) text, len))
 		check_halves(&vocab, text, len);
 	check_fold(text, len, data[1]);
+	check_parts(text, len);
 
 	free(exact.text);
 	free(exact.base);

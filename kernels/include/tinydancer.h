@@ -656,6 +656,281 @@ uint32_t td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_e
  */
 void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order);
 
+/*
+ * The price of one request of that many word pieces at an agent, in USD, NaN when none is known:
+ * what td_score_agents() puts into a candidate.
+ */
+double td_score_cost(const td_agent *agent, double input_tokens);
+
+/* ---------------------------------------------------------------- in td_choice.c: what to choose
+ * from */
+
+/* One agent for one request, as an optimisation over many requests sees it. */
+typedef struct td_choice
+{
+	double cost;	   /* USD; an unknown cost counts as the dearest known one */
+	double quality;	   /* expected quality, [0, 1] */
+	float similarity;  /* as in td_candidate */
+	uint32_t agent;	   /* number in the registry */
+	uint32_t phrase;   /* as in td_candidate */
+	uint32_t is_known; /* 0: the cost is not known */
+} td_choice;
+
+/*
+ * The choices worth keeping of one request: of the eligible candidates those that no other one
+ * beats in cost and in expected quality at once.
+ *
+ * hull_only     1: of those only the ones on the upper convex hull of quality over cost, which is
+ *               all that a linear relaxation takes
+ * needs_cost    1: leave out candidates of unknown cost, as a cap on the sum must
+ * preferred     number of the candidate to describe in fallback, TD_NONE: none
+ * out           [n] out: ascending cost and ascending quality, both strictly; equal ones are
+ *               the lower agent number's
+ * n_out         out: how many, 0 when no candidate is eligible
+ * fallback      out, the preferred candidate as a choice; may be NULL
+ *
+ * Cost O(n log n), in place.
+ */
+td_status td_choice_frontier(const td_candidate *candidates, uint32_t n, int hull_only,
+							 int needs_cost, uint32_t preferred, td_choice *out, uint32_t *n_out,
+							 td_choice *fallback);
+
+/*
+ * The choices for a request of which nothing but its length is known: every agent that is active
+ * and no slower than max_latency_ms (INFINITY: no limit), at its quality without regard to fit.
+ * Agents of unknown cost are left out.  out [n_agents] and n_out as in td_choice_frontier().
+ */
+td_status td_choice_prior(const td_registry *registry, double input_tokens, double max_latency_ms,
+						  td_choice *out, uint32_t *n_out);
+
+/*
+ * The best of a request's choices that a budget pays for, and how often: as many whole requests as
+ * rounding allows, INFINITY when it is free.
+ *
+ * choices  [n] in ascending cost and quality; best, times: out
+ *
+ * Returns TD_ERR_SHAPE when the budget pays for none of them; best is then the cheapest.
+ */
+td_status td_choice_afford(const td_choice *choices, uint32_t n, double budget, td_choice *best,
+						   double *times);
+
+/* ---------------------------------------------------------------- in td_knapsack.c: one budget for
+ * many */
+
+/* Many requests; those of the same text share one group and its choices. */
+typedef struct td_knapsack
+{
+	uint32_t n_groups;
+	uint32_t n_items;	   /* requests */
+	const uint32_t *first; /* [n_groups + 1]: choices first[g] .. first[g + 1] - 1 are of group g */
+	const td_choice *choices; /* in each group as td_choice_frontier() leaves them, at least one */
+	const uint32_t *group;	  /* [n_items], each group has at least one item */
+	const td_choice
+		*fallback; /* [n_groups], a plan that is taken where it is better; may be NULL */
+} td_knapsack;
+
+typedef enum td_goal
+{
+	TD_LEAST_COST,	/* least total cost with mean quality >= limit */
+	TD_MOST_QUALITY /* greatest total quality with total cost <= limit */
+} td_goal;
+
+typedef struct td_plan
+{
+	double cost;	  /* USD, summed in the order of the items */
+	double quality;	  /* sum in the order of the items */
+	double bound;	  /* least cost, or greatest quality, of the linear relaxation */
+	double reachable; /* greatest mean quality, or least total cost, of any plan */
+	double limit;	  /* the limit that was used */
+	uint32_t is_feasible;
+	uint32_t is_exact; /* 1: proved to be the optimum, else within one item of bound */
+} td_plan;
+
+/* Items up to which all choices are worth keeping, since the exact optimum is searched for. */
+#define TD_KNAPSACK_EXACT_ITEMS 24
+
+/*
+ * The multiple-choice knapsack: one choice for each item.
+ *
+ * The linear relaxation takes steps along the hulls in the order of quality gained per USD; the
+ * plan is that solution with its one divided item rounded to the feasible side, and then every step
+ * undone that the limit does not need: so its cost (quality) is within one step of one item of the
+ * bound.  With at most TD_KNAPSACK_EXACT_ITEMS items a branch and bound improves it to the optimum,
+ * as far as a fixed number of nodes goes.  Equal steps are taken for the lower item first.
+ * (Sinha and Zoltners 1979; Kellerer, Pferschy and Pisinger 2004, section 11.2.)
+ *
+ * limit    mean quality or USD; NaN with TD_LEAST_COST: the mean quality of the fallback
+ * level    [n_items] out: number of the chosen choice within its group, TD_NONE: the fallback;
+ *          when there is no feasible plan, the plan that comes nearest
+ * plan     out; is_feasible 0 says that no plan keeps the limit
+ * scratch  td_knapsack_scratch_size(knapsack) bytes, aligned to 64
+ *
+ * Returns TD_ERR_BUFFER, or TD_ERR_SHAPE when a group is empty or an item is of no group.
+ * Cost O(c log c) for c choices, and a bounded search for few items.
+ */
+size_t td_knapsack_scratch_size(const td_knapsack *knapsack);
+td_status td_knapsack_solve(const td_knapsack *knapsack, td_goal goal, double limit,
+							uint32_t *level, td_plan *plan, void *scratch, size_t scratch_size);
+
+/* Whether a sum of costs is within a limit, rounding aside: three times 0.1 are within 0.3. */
+int td_knapsack_within(double sum, double limit);
+
+/* What an agent gets of a divided budget. */
+typedef struct td_allotment
+{
+	double cost;	 /* USD */
+	double requests; /* how many */
+	double quality;	 /* sum of their expected quality */
+} td_allotment;
+
+/*
+ * The greatest total quality for kinds of requests that come many times, within a budget.  Every
+ * group is a kind; of its count whole requests may go to different agents.
+ *
+ * count    [n_groups], how often each kind comes, whole numbers; knapsack->group and n_items are
+ * not read, and neither is the fallback budget   USD allotted [n_agents] out plan     out, with
+ * quality and reachable: the least cost scratch  td_knapsack_scratch_size() of the knapsack with
+ * n_items 0
+ *
+ * Returns as td_knapsack_solve() does.
+ */
+td_status td_knapsack_divide(const td_knapsack *knapsack, const double *count, double budget,
+							 td_allotment *allotted, uint32_t n_agents, td_plan *plan,
+							 void *scratch, size_t scratch_size);
+
+/* ---------------------------------------------------------------- in td_multi.c: several agents */
+
+#define TD_TEAM_MAX 32	/* agents in a team */
+#define TD_NEEDS_MAX 64 /* capabilities that one request can need */
+#define TD_PARTS_MAX 8	/* parts of a request that are looked at by themselves */
+
+typedef enum td_strategy
+{
+	TD_PIPELINE, /* one after the other: latencies add up */
+	TD_PARALLEL, /* disjoint shares at the same time: the slowest counts */
+	TD_ENSEMBLE	 /* all answer, and vote: the slowest counts */
+} td_strategy;
+#define TD_N_STRATEGIES 3
+
+/* The name of a strategy as a user writes it. */
+const char *td_strategy_name(td_strategy strategy);
+
+/* UTF-8 bytes, not NUL-terminated. */
+typedef struct td_string
+{
+	const char *data;
+	size_t len;
+} td_string;
+
+/* How much a request asks for a capability. */
+typedef struct td_relevance
+{
+	float
+		similarity; /* greatest cosine of its phrase with the request or a part, 0 without phrase */
+	double fit;		/* of that similarity */
+	double position; /* where in the course of the work it belongs, [0, 1] */
+} td_relevance;
+
+/*
+ * Split a request (UTF-8) where one task ends and another begins: at , ; : . ! ? and line ends, and
+ * at the words "and" and "then".  Parts of fewer than two words say too little and are left out.
+ *
+ * parts    [TD_PARTS_MAX] out: they point into text
+ *
+ * Returns how many parts: 0 when the request is all one.
+ */
+uint32_t td_team_parts(const char *text, size_t len, td_string *parts);
+
+/*
+ * How much a request asks for each capability, and when.
+ *
+ * n_capabilities  of the whole registry
+ * phrase          [n_capabilities]: the phrase that says the capability, TD_NONE: none
+ * name            [n_capabilities]: folded names
+ * queries         [1 + n_parts][dim]: vectors of the request and of its parts, unit length or zero
+ * out             [n_capabilities]
+ * scratch         td_score_scratch_size(registry) bytes, aligned to 64
+ *
+ * A capability that a part asks for clearly is placed where the part stands in the text; otherwise
+ * in the usual course of work, as its words tell: understand, make, run, check, finish.
+ *
+ * Returns TD_ERR_BUFFER, TD_ERR_SHAPE or TD_ERR_NONFINITE.
+ * Cost O(n_capabilities * (1 + n_parts) * dim).
+ */
+td_status td_team_relevance(const td_registry *registry, double mu, double s,
+							uint32_t n_capabilities, const uint32_t *phrase, const td_string *name,
+							const float *queries, uint32_t n_parts, td_relevance *out,
+							void *scratch, size_t scratch_size);
+
+typedef struct td_team_request
+{
+	td_strategy strategy;
+	uint32_t n_wanted;		  /* 1 .. TD_TEAM_MAX */
+	double max_cost;		  /* USD for the whole team; INFINITY: no limit */
+	double max_latency_ms;	  /* for the whole; INFINITY: no limit */
+	const uint32_t *required; /* capability ids that the team must have together, without doubles */
+	size_t n_required;		  /* 0: the team covers what the request seems to ask for */
+	uint32_t n_capabilities;
+	const td_relevance *relevance; /* [n_capabilities] */
+} td_team_request;
+
+typedef struct td_member
+{
+	uint32_t agent;
+	uint32_t n_shared; /* members that do the same and nothing else: 1 or more */
+	uint32_t share;	   /* which of them, from 1 */
+	uint32_t own;	   /* capability of a member without a need: its closest; TD_NONE: none */
+	uint64_t needs;	   /* bit i: it does need i of the team */
+	double weight;	   /* of its vote or its share of the work, sums to 1; NaN in a pipeline */
+} td_member;
+
+typedef struct td_team
+{
+	td_strategy strategy;
+	uint32_t n_members;
+	uint32_t n_eligible; /* candidates that passed the limits on one agent */
+	uint32_t n_needs;
+	uint32_t need[TD_NEEDS_MAX]; /* capability ids: as required, or the most asked for first */
+	uint64_t covered;			 /* bit i: a member has need i */
+	double cost;				 /* USD of the whole, unknown costs left out */
+	double latency_ms;			 /* of the whole, unknown latencies left out */
+	uint32_t is_exact;			 /* 1: proved to be the best team */
+	td_member member[TD_TEAM_MAX];
+} td_team;
+
+/*
+ * Choose a team among scored candidates.
+ *
+ * Without required capabilities, a request needs those capabilities of eligible agents whose fit is
+ * at least 0.5, or the one that is closest.  Of all teams within the limits the chosen one has, in
+ * this order: as many members as wanted or as there can be; the greatest weight of covered needs
+ * (all of the required ones, or it is no team); the greatest sum of scores, in an ensemble each
+ * lessened by half its mean overlap with the other voters (the share of common capabilities); the
+ * least cost.  Exact where a fixed number of nodes of a branch and bound
+ * suffices, as it does for some dozens of candidates that differ; else greedy with exchanges.
+ *
+ * candidates  [n_agents] from td_score_agents(); only eligible ones can be members
+ * team        out; n_members 0 when no team is within the limits
+ * scratch     td_team_scratch_size(registry) bytes, aligned to 64
+ *
+ * Returns TD_ERR_BUFFER, or TD_ERR_SHAPE when n_wanted or n_required is out of bounds.
+ */
+size_t td_team_scratch_size(const td_registry *registry);
+td_status td_team_choose(const td_registry *registry, const td_candidate *candidates,
+						 const td_team_request *request, td_team *team, void *scratch,
+						 size_t scratch_size);
+
+/*
+ * What a member of a team is for, such as "first: reasoning, code" or "voter 2 of 3: testing".
+ *
+ * name     [n_capabilities]: folded names of capabilities
+ * out      [capacity], TD_REASON_SIZE is enough; cut to whole UTF-8 characters
+ *
+ * Returns the number of bytes written.
+ */
+size_t td_team_role(const td_team *team, uint32_t member, const td_string *name, char *out,
+					size_t capacity);
+
 /* ---------------------------------------------------------------- in td_reason.c: in words */
 
 /*
@@ -673,6 +948,17 @@ void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order);
 size_t td_reason(const td_candidate *candidate, const td_agent *agent, const td_request *request,
 				 const char *phrase, size_t phrase_len, const char *objective, uint32_t rank,
 				 uint32_t n_eligible, const td_embed_info *info, char *out, size_t capacity);
+
+/* td_reason() for a member of a team; member counts from 0. */
+size_t td_reason_member(const td_candidate *candidate, const td_team *team, uint32_t member,
+						const char *phrase, size_t phrase_len, const char *objective,
+						const td_embed_info *info, char *out, size_t capacity);
+
+/* td_reason() for one of n requests that td_knapsack_solve() decided together. */
+size_t td_reason_plan(const td_candidate *candidate, td_goal goal, const td_plan *plan, uint32_t n,
+					  const char *phrase, size_t phrase_len, const td_embed_info *info, char *out,
+					  size_t capacity);
+
 #define TD_REASON_SIZE                                                                             \
 	1024 /* bytes that hold every sentence with a phrase cut to 80 characters                      \
 		  */

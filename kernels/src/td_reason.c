@@ -213,9 +213,25 @@ put_rejections(writer *w, const td_candidate *c, const td_agent *agent, const td
 	}
 }
 
+/* What an agent is close to. */
 static void
-put_rank(writer *w, const td_candidate *c, const char *objective, uint32_t rank,
-		 uint32_t n_eligible)
+put_match(writer *w, const td_candidate *c, const char *phrase, size_t phrase_len)
+{
+	if (phrase == NULL)
+		put_text(w, "nothing is known of what it is good at");
+	else
+	{
+		put_text(w, "closest to ");
+		put_phrase(w, phrase, phrase_len);
+		put_text(w, " (similarity ");
+		put_number(w, c->similarity);
+		put_text(w, ")");
+	}
+	put_text(w, "; ");
+}
+
+static void
+put_figures(writer *w, const td_candidate *c)
 {
 	put_text(w, "expected quality ");
 	put_number(w, c->expected_quality);
@@ -236,6 +252,29 @@ put_rank(writer *w, const td_candidate *c, const char *objective, uint32_t rank,
 		put_text(w, " ms");
 	}
 	put_text(w, "; ");
+}
+
+/* What the encoder could not read. */
+static void
+put_info(writer *w, const td_embed_info *info)
+{
+	if (info != NULL && info->n_known == 0)
+		put_text(w, "; no word of the request is known to the encoder");
+	if (info != NULL && info->n_used < info->n_tokens)
+	{
+		put_text(w, "; request truncated: ");
+		put_count(w, info->n_used);
+		put_text(w, " of ");
+		put_count(w, info->n_tokens);
+		put_text(w, " word pieces read");
+	}
+}
+
+static void
+put_rank(writer *w, const td_candidate *c, const char *objective, uint32_t rank,
+		 uint32_t n_eligible)
+{
+	put_figures(w, c);
 	if (rank == 1 && n_eligible == 1)
 		put_text(w, "the only eligible agent");
 	else
@@ -266,28 +305,122 @@ td_reason(const td_candidate *candidate, const td_agent *agent, const td_request
 		put_rejections(&w, candidate, agent, request);
 	else
 	{
-		if (phrase == NULL)
-			put_text(&w, "nothing is known of what it is good at");
-		else
-		{
-			put_text(&w, "closest to ");
-			put_phrase(&w, phrase, phrase_len);
-			put_text(&w, " (similarity ");
-			put_number(&w, candidate->similarity);
-			put_text(&w, ")");
-		}
-		put_text(&w, "; ");
+		put_match(&w, candidate, phrase, phrase_len);
 		put_rank(&w, candidate, objective, rank, n_eligible);
 	}
-	if (info != NULL && info->n_known == 0)
-		put_text(&w, "; no word of the request is known to the encoder");
-	if (info != NULL && info->n_used < info->n_tokens)
+	put_info(&w, info);
+	return w.used;
+}
+
+/* ---------------------------------------------------------------- several agents, many requests */
+
+/* "2 of 3" */
+static void
+put_place(writer *w, uint64_t place, uint64_t n)
+{
+	put_count(w, place);
+	put_text(w, " of ");
+	put_count(w, n);
+}
+
+size_t
+td_team_role(const td_team *team, uint32_t member, const td_string *name, char *out,
+			 size_t capacity)
+{
+	writer w = {out, capacity, 0};
+	const td_member *m = &team->member[member];
+	const char *between = "";
+	uint32_t need;
+
+	if (team->strategy != TD_PIPELINE)
 	{
-		put_text(&w, "; request truncated: ");
-		put_count(&w, info->n_used);
-		put_text(&w, " of ");
-		put_count(&w, info->n_tokens);
-		put_text(&w, " word pieces read");
+		put_text(&w, team->strategy == TD_PARALLEL ? "part " : "voter ");
+		put_place(&w, member + 1, team->n_members);
 	}
+	else if (team->n_members == 1)
+		put_text(&w, "only");
+	else
+		put_text(&w, member == 0 ? "first" : member + 1 == team->n_members ? "last" : "then");
+	put_text(&w, ": ");
+	for (need = 0; need < team->n_needs; need++)
+	{
+		if (m->needs >> need & 1)
+		{
+			put_text(&w, between);
+			put(&w, name[team->need[need]].data, name[team->need[need]].len);
+			between = ", ";
+		}
+	}
+	if (m->needs == 0 && m->own == TD_NONE)
+		put_text(&w, "general");
+	else if (m->needs == 0)
+		put(&w, name[m->own].data, name[m->own].len);
+	if (m->n_shared > 1 && team->strategy == TD_PARALLEL)
+	{
+		put_text(&w, " (");
+		put_place(&w, m->share, m->n_shared);
+		put_text(&w, ")");
+	}
+	return w.used;
+}
+
+size_t
+td_reason_member(const td_candidate *candidate, const td_team *team, uint32_t member,
+				 const char *phrase, size_t phrase_len, const char *objective,
+				 const td_embed_info *info, char *out, size_t capacity)
+{
+	static const char *const places[TD_N_STRATEGIES] = {"step ", "part ", "voter "};
+	writer w = {out, capacity, 0};
+
+	put_match(&w, candidate, phrase, phrase_len);
+	put_figures(&w, candidate);
+	put_text(&w, places[team->strategy]);
+	put_place(&w, member + 1, team->n_members);
+	put_text(&w, team->strategy == TD_ENSEMBLE ? " in an " : " in a ");
+	put_text(&w, td_strategy_name(team->strategy));
+	put_text(&w, " of ");
+	put_number(&w, team->cost);
+	put_text(&w, " USD and ");
+	put_number(&w, team->latency_ms);
+	put_text(&w, " ms, best for ");
+	put_text(&w, objective);
+	put_text(&w, " of the teams that ");
+	put_count(&w, team->n_eligible);
+	put_text(&w, team->n_eligible == 1 ? " eligible agent makes" : " eligible agents make");
+	put_info(&w, info);
+	return w.used;
+}
+
+size_t
+td_reason_plan(const td_candidate *candidate, td_goal goal, const td_plan *plan, uint32_t n,
+			   const char *phrase, size_t phrase_len, const td_embed_info *info, char *out,
+			   size_t capacity)
+{
+	writer w = {out, capacity, 0};
+
+	put_match(&w, candidate, phrase, phrase_len);
+	put_figures(&w, candidate);
+	if (n == 1)
+		put_text(&w, "decided alone: ");
+	else
+	{
+		put_text(&w, "decided with ");
+		put_count(&w, n);
+		put_text(&w, " requests: together ");
+	}
+	put_number(&w, plan->cost);
+	put_text(&w, " USD at mean expected quality ");
+	put_number(&w, plan->quality / n);
+	if (goal == TD_LEAST_COST)
+	{
+		put_text(&w, ", the least cost for at least ");
+		put_number(&w, plan->limit);
+	}
+	else
+	{
+		put_text(&w, ", the greatest within max_total_cost ");
+		put_number(&w, plan->limit);
+	}
+	put_info(&w, info);
 	return w.used;
 }

@@ -33,8 +33,8 @@ td_score_scratch_size(const td_registry *registry)
 }
 
 /* NaN where no figure is set: the price is unknown, which is not the same as free. */
-static double
-estimated_cost(const td_agent *agent, double input_tokens)
+double
+td_score_cost(const td_agent *agent, double input_tokens)
 {
 	double cost = 0.0;
 	int known = 0;
@@ -182,7 +182,7 @@ td_score_agents(const td_registry *registry, double mu, double s, const td_polic
 		c->fit = 1.0 / (1.0 + td_exp(-((double) c->similarity - mu) / s));
 		c->quality = agent->quality_score * agent->success_rate;
 		c->expected_quality = c->fit * c->quality;
-		c->cost = estimated_cost(agent, request->input_tokens);
+		c->cost = td_score_cost(agent, request->input_tokens);
 		c->latency = agent->avg_latency_ms;
 		c->missing = missing_capabilities(registry, agent, request);
 		c->rejected_by = limits_broken(agent, request, c);

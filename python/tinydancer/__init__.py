@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from tinydancer.errors import TinyDancerError
     from tinydancer.matcher import Match, Route, RouteMatcher
     from tinydancer.route import Agent, Decision, Explanation, Policy, Router
+    from tinydancer.route_batch import BatchDecision
+    from tinydancer.route_multi import TeamMember
 
     __version__: str
 
 __all__ = [
     "Agent",
+    "BatchDecision",
     "Decision",
     "Encoder",
     "Explanation",
@@ -33,12 +36,14 @@ __all__ = [
     "Route",
     "RouteMatcher",
     "Router",
+    "TeamMember",
     "TinyDancerError",
     "__version__",
 ]
 
 _HOMES = {
     "Agent": "tinydancer.route",
+    "BatchDecision": "tinydancer.route_batch",
     "Decision": "tinydancer.route",
     "Encoder": "tinydancer.encoder",
     "Explanation": "tinydancer.route",
@@ -47,6 +52,7 @@ _HOMES = {
     "Route": "tinydancer.matcher",
     "RouteMatcher": "tinydancer.matcher",
     "Router": "tinydancer.route",
+    "TeamMember": "tinydancer.route_multi",
     "TinyDancerError": "tinydancer.errors",
 }
 

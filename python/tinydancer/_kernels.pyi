@@ -20,6 +20,12 @@ _Factored: TypeAlias = npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike]
 
 AGENT_DTYPE: Final[np.dtype[np.void]]
 CANDIDATE_DTYPE: Final[np.dtype[np.void]]
+CHOICE_DTYPE: Final[np.dtype[np.void]]
+RELEVANCE_DTYPE: Final[np.dtype[np.void]]
+EXACT_ITEMS: Final[int]
+MAX_NEEDS: Final[int]
+MAX_TEAM: Final[int]
+STRATEGIES: Final[tuple[str, ...]]
 FILE_VERSION: Final[int]
 LEVELS: Final[tuple[str, ...]]
 BEST_LEVEL: Final[str]
@@ -134,6 +140,8 @@ class Registry:
         phrases: Sequence[str],
     ) -> None: ...
     @property
+    def capabilities(self) -> _UInt32: ...
+    @property
     def n_agents(self) -> int: ...
     @property
     def n_phrases(self) -> int: ...
@@ -162,6 +170,16 @@ class Registry:
         min_quality: float = ...,
         min_expected_quality: float = ...,
     ) -> Scores: ...
+    def relevance(
+        self,
+        queries: _Float32,
+        phrase: npt.ArrayLike,
+        names: Sequence[str],
+        *,
+        mu: float,
+        s: float,
+    ) -> npt.NDArray[Any]: ...
+    def prior(self, input_tokens: float, max_latency_ms: float = ...) -> npt.NDArray[Any]: ...
 
 @final
 class Scores:
@@ -176,6 +194,81 @@ class Scores:
         rank: int,
         info: tuple[int, int, int] | None = None,
     ) -> str: ...
+    def choices(self, hull_only: bool, needs_cost: bool) -> tuple[npt.NDArray[Any], Any]: ...
+    def team(
+        self,
+        strategy: str,
+        n_wanted: int,
+        relevance: npt.NDArray[Any],
+        names: Sequence[str],
+        *,
+        required: npt.ArrayLike = (),
+        max_cost: float = ...,
+        max_latency_ms: float = ...,
+    ) -> Team: ...
+    def reason_plan(
+        self,
+        choice: Any,
+        latency: float,
+        goal: str,
+        plan: Plan,
+        n: int,
+        info: tuple[int, int, int] | None = None,
+    ) -> str: ...
+
+def team_parts(text: str) -> list[str]: ...
+
+@final
+class Team:
+    def __len__(self) -> int: ...
+    @property
+    def is_exact(self) -> bool: ...
+    @property
+    def needs(self) -> list[tuple[int, bool]]: ...
+    @property
+    def cost(self) -> float: ...
+    @property
+    def latency_ms(self) -> float: ...
+    def agent(self, member: int) -> int: ...
+    def weight(self, member: int) -> float: ...
+    def capabilities(self, member: int) -> list[int]: ...
+    def role(self, member: int) -> str: ...
+    def reason(
+        self, member: int, objective: str, info: tuple[int, int, int] | None = None
+    ) -> str: ...
+
+@final
+class Plan:
+    @property
+    def cost(self) -> float: ...
+    @property
+    def quality(self) -> float: ...
+    @property
+    def bound(self) -> float: ...
+    @property
+    def reachable(self) -> float: ...
+    @property
+    def limit(self) -> float: ...
+    @property
+    def is_feasible(self) -> bool: ...
+    @property
+    def is_exact(self) -> bool: ...
+
+def solve_plan(
+    first: npt.ArrayLike,
+    choices: npt.NDArray[Any],
+    group: npt.ArrayLike,
+    goal: str,
+    limit: float,
+    fallback: npt.NDArray[Any] | None = None,
+) -> tuple[_UInt32, Plan]: ...
+def divide_budget(
+    first: npt.ArrayLike,
+    choices: npt.NDArray[Any],
+    count: npt.ArrayLike,
+    budget: float,
+    n_agents: int,
+) -> tuple[npt.NDArray[Any], Plan]: ...
 
 @final
 class Routes:

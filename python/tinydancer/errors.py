@@ -12,6 +12,7 @@ __all__ = [
     "EmptyRequestError",
     "EncoderNotFoundError",
     "FileFormatError",
+    "InfeasiblePlanError",
     "InvalidAgentError",
     "InvalidInputError",
     "ModelFolderError",
@@ -93,6 +94,10 @@ class InvalidAgentError(InvalidInputError):
 
 class UnknownObjectiveError(InvalidInputError):
     """An optimisation target that is no objective and no policy."""
+
+
+class InfeasiblePlanError(TinyDancerError, ValueError):
+    """Limits on many requests together that no choice of agents keeps."""
 
 
 # By the numbers of td_status in tinydancer.h; what is not here is a mistake in the caller's shapes.

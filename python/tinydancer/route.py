@@ -35,6 +35,8 @@ from tinydancer.errors import (
     InvalidInputError,
     UnknownObjectiveError,
 )
+from tinydancer.route_batch import BatchRouting
+from tinydancer.route_multi import MultiRouting
 
 __all__ = [
     "AGENT_TYPES",
@@ -407,7 +409,7 @@ def _names(name: str, values: Iterable[str] | None) -> list[str]:
     return result
 
 
-class Router:
+class Router(MultiRouting, BatchRouting):
     """Decides which agent a request goes to; a snapshot of the agents it was made with.
 
     Safe to share between threads.
@@ -440,7 +442,9 @@ class Router:
                 f'agent "{twice}" is there twice', None, "Give every agent a name of its own."
             )
         self._pools = {name: i for i, name in enumerate(self._distinct_pools())}
-        self._capabilities: dict[str, int] = {}
+        # Numbered in byte order, as the server numbers them: ties go to the lower one.
+        folded = {_kernels.fold(name) for agent in self.agents for name in agent.capabilities}
+        self._capabilities = {name: i for i, name in enumerate(sorted(folded))}
         self._phrases: list[str] = []
         self._registry = self._pack()
 
@@ -458,10 +462,7 @@ class Router:
                 row[name] = getattr(agent, name)
             row["pool"] = _kernels.NONE if agent.pool is None else self._pools[agent.pool]
 
-            ids = sorted(
-                self._capabilities.setdefault(_kernels.fold(name), len(self._capabilities))
-                for name in agent.capabilities
-            )
+            ids = sorted(self._capabilities[_kernels.fold(name)] for name in agent.capabilities)
             row["first_capability"] = len(capability_ids)
             row["n_capabilities"] = len(ids)
             capability_ids.extend(ids)

@@ -7,7 +7,7 @@ JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'tinydancer'
 JOIN pg_proc p ON p.oid = d.objid AND d.classid = 'pg_proc'::regclass
 JOIN pg_language l ON l.oid = p.prolang
 WHERE d.deptype = 'e'
-ORDER BY p.pronamespace::regnamespace::text COLLATE "C", p.proname COLLATE "C", 2;
+ORDER BY p.pronamespace::regnamespace::text COLLATE "C", p.proname COLLATE "C", 2, 4;
 
 -- Every function and table says what it is.
 SELECT p.proname FROM pg_depend d
