@@ -126,7 +126,7 @@ set_vector(TdMatcher *matcher, const NullableDatum *inputs)
 
 	if (!inputs[TD_MATCH_EMBEDDING].isnull)
 	{
-		tdpg_unit_vector(inputs[TD_MATCH_EMBEDDING].value, matcher->set->encoder->dim,
+		tdpg_unit_vector(inputs[TD_MATCH_EMBEDDING].value, matcher->set->encoder,
 						 matcher->vector);
 		return;
 	}

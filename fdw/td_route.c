@@ -178,9 +178,8 @@ bool
 tdpg_router_embed(TdRouter *router, TdText text, float *out)
 {
 	td_embed_info info;
-	td_status status =
-		td_embed_text(tdpg_active_encoder_view(router->registry->encoder), text.data, text.len, out,
-					  &info, router->embed_scratch, router->embed_scratch_size);
+	td_status status = tdpg_embed(
+		router->embedder, tdpg_active_encoder_view(router->registry->encoder), text, out, &info);
 
 	if (status == TD_ERR_EMPTY)
 		memset(out, 0, sizeof(float) * router->registry->view.dim);

@@ -101,11 +101,13 @@ CREATE FUNCTION tinydancer.store_utterances(route_name text, utterances text[], 
 AS $$
 DECLARE
     encoder_id text := tinydancer.pin_encoder();
+    passed_by_callers boolean := encoder_id = 'external';
 BEGIN
     DELETE FROM tinydancer.route_utterance u WHERE u.route_name = store_utterances.route_name;
     INSERT INTO tinydancer.route_utterance (route_name, position, utterance, embedding, encoder, negative)
     SELECT store_utterances.route_name, row_number() OVER (ORDER BY t.negative, t.position), t.utterance,
-           tinydancer.embed_phrase('utterance', t.utterance), encoder_id, t.negative
+           tinydancer.embed_phrase('utterance', t.utterance),
+           CASE WHEN NOT passed_by_callers THEN encoder_id END, t.negative
     FROM (SELECT false, u.item, min(u.position)
           FROM unnest(store_utterances.utterances) WITH ORDINALITY AS u (item, position)
           GROUP BY u.item
@@ -119,6 +121,11 @@ BEGIN
                encoder_id
         FROM tinydancer.route_utterance u
         WHERE u.route_name = store_utterances.route_name;
+    ELSIF passed_by_callers THEN
+        RAISE NOTICE 'route "%" has no vector', store_utterances.route_name
+            USING DETAIL = 'Callers pass every vector while encoder "external" is in use; without one a route '
+                           'matches no request.',
+                  HINT = 'Pass its vector as embedding.';
     END IF;
 END
 $$;
@@ -164,6 +171,8 @@ BEGIN
     PERFORM tinydancer.check_route(r, ruvector_create_route.utterances, ruvector_create_route.negatives,
                                    ruvector_create_route.embedding);
 
+    -- Before the first write, as a switch of the encoder does, so that neither waits for the other.
+    PERFORM tinydancer.pin_encoder();
     INSERT INTO tinydancer.route SELECT r.*
     ON CONFLICT ON CONSTRAINT route_pkey DO UPDATE
         SET (description, target_agent, priority, threshold, time_start, time_end, user_tiers,
