@@ -377,7 +377,7 @@ static void
 decide_together(FunctionCallInfo fcinfo, BatchCall *call)
 {
 	TdRouter *router = call->batch.router;
-	bool hull_only = call->batch.n > TD_KNAPSACK_EXACT_ITEMS;
+	int n_asked = 0;
 	JointLimits limits;
 	TdChoices choices;
 	td_choice *fallback;
@@ -396,6 +396,8 @@ decide_together(FunctionCallInfo fcinfo, BatchCall *call)
 						errdetail("There are %d, the limit is %d.", call->batch.n,
 								  TD_BATCH_MAX_JOINT),
 						errhint("Call the function once for each part of the requests.")));
+	for (i = 0; i < call->batch.n; i++)
+		n_asked += !call->batch.nulls[i];
 	tdpg_choices_init(&choices, router->registry->view.n_agents);
 	fallback = palloc(sizeof(td_choice) * fallback_room);
 	group = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint32) * Max(call->batch.n, 1));
@@ -413,8 +415,8 @@ decide_together(FunctionCallInfo fcinfo, BatchCall *call)
 			score(call, i);
 			kept->info = router->info;
 			fallback = tdpg_grow(fallback, choices.n_groups, &fallback_room, sizeof(td_choice));
-			if (tdpg_choices_add(&choices, router, hull_only, limits.max_cost < INFINITY,
-								 &fallback[choices.n_groups]))
+			if (tdpg_choices_add(&choices, router, n_asked > TD_KNAPSACK_EXACT_ITEMS,
+								 limits.max_cost < INFINITY, &fallback[choices.n_groups]))
 				kept->group = choices.n_groups - 1;
 			MemoryContextReset(call->batch.per_request);
 		}

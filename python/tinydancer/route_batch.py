@@ -279,10 +279,11 @@ class BatchRouting:
         fallback: list[Any] = []
         scored: list[Any] = []
         group_of: dict[str, int] = {}
+        n_asked = sum(text is not None for text in texts)
         for text in distinct:
             scores, _, info = score(text)
             choices, preferred = scores.choices(
-                len(texts) > _kernels.EXACT_ITEMS, limits.max_cost < math.inf
+                n_asked > _kernels.EXACT_ITEMS, limits.max_cost < math.inf
             )
             if len(choices):
                 group_of[text] = len(groups)
