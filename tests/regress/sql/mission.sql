@@ -18,7 +18,11 @@ SELECT * FROM ruvector_route_multi(request := 'Build and deploy a web applicatio
 SELECT ruvector_create_route(name := 'customer_support', description := 'Handle customer support inquiries, complaints, and feedback', embedding := ruvector_embed('Customer support and help requests'), target_agent := 'support-agent', priority := 1);
 SELECT ruvector_create_route(name := 'technical_docs', description := 'Answer questions about technical documentation and APIs', embedding := ruvector_embed('Technical documentation and API reference'), target_agent := 'docs-agent', priority := 2);
 SELECT * FROM ruvector_semantic_route(query := 'How do I reset my password?', top_k := 3);
--- Yesterday's answers, so that the analysis has something to say.
+-- Yesterday's requests and answers, so that analysis and budget have something to go by.
+INSERT INTO tinydancer.decision (request, agent_name, optimize_for, decided_at)
+SELECT v.request, v.agent, 'balanced', now() - interval '1 day'
+FROM (VALUES ('Explain the reasoning in this proof', 'gpt-4'), ('Classify this ticket', 'claude-3-haiku'),
+             ('Debug this program', 'code-specialist')) AS v (request, agent);
 INSERT INTO tinydancer.usage (agent_name, cost_usd, latency_ms, success, quality, recorded_at) VALUES
     ('gpt-4', 0.02, 2400, true, 0.9, now() - interval '1 day'), ('gpt-4', 0.04, 2600, true, 0.9, now() - interval '1 day'),
     ('claude-3-haiku', 0.0002, 350, true, 0.8, now() - interval '1 day'), ('code-specialist', 0.001, 90, false, 0.2, now() - interval '1 day');
