@@ -10,6 +10,7 @@
  * next row of M is (-l'M, 1) / d.  Then the weights are M'M b, and A^-1 has the diagonal that
  * leave-one-out needs.  Sums are double, in a fixed order.
  */
+#include <math.h>
 #include <string.h>
 
 #include "td_math.h"

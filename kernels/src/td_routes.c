@@ -4,6 +4,7 @@
  * In: the packed routes, a query vector.  Out: a score for each route, the best ones, and a score
  * as a probability.  Called by both shells for every match, and by td_tune.c.
  */
+#include <math.h>
 #include <string.h>
 
 #include "td_math.h"

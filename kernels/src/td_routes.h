@@ -6,8 +6,6 @@
 #ifndef TD_ROUTES_H
 #define TD_ROUTES_H
 
-#include <math.h>
-
 #include "td_dot.h"
 #include "tinydancer.h"
 

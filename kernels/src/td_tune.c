@@ -6,6 +6,7 @@
  * Called by both shells for ruvector_tune_routes(), in steps of some milliseconds; td_tune_fit.c
  * learns from the outcomes that are made here.
  */
+#include <math.h>
 #include <string.h>
 
 #include "td_math.h"

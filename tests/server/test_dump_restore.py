@@ -14,6 +14,7 @@ TABLES = (
     "agent_phrase",
     "route",
     "route_utterance",
+    "route_scorer",
     "policy",
     "model",
     "setting",
@@ -38,6 +39,10 @@ def fill(conn: Any) -> None:
     conn.execute(
         "INSERT INTO tinydancer.route_utterance (route_name, position, utterance) "
         "VALUES ('r', 1, 'hi')"
+    )
+    conn.execute(
+        "INSERT INTO tinydancer.route_scorer (encoder, scorer, confidence_mu, confidence_s, "
+        "fingerprint, weights) VALUES ('static-1', 'ridge', 0.1, 0.2, 'ff', '\\x00ff')"
     )
     conn.execute(
         "INSERT INTO tinydancer.decision (request, agent_name, decided_at) "
