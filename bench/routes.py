@@ -3,8 +3,10 @@
 Starts a throw-away server, makes a route of each intent from a few utterances of CLINC150 or
 Banking77 (../shared/data), and asks for held-out requests: accuracy before and after
 ruvector_tune_routes(), the error of confidence in 15 bins, how well requests of no intent are told
-apart (AUROC of confidence), and what precision is reached where 0.95 was wanted.  Then the time of
-one prepared match, as a multiple of ``SELECT 1`` on the same connection.
+apart (AUROC of confidence), and what precision is reached where 0.95 was wanted.  Then how often
+the first and the second route of a near-tie are right, and what negative examples gain: 20 more
+requests a route are asked, and each becomes a negative example of the route that it wrongly goes
+to.  At last the time of one prepared match, as a multiple of ``SELECT 1`` on the same connection.
 
     .venv/bin/python bench/routes.py [--pg 18] [--seeds 3] [--scorer ridge]
 """
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
+from tinydancer import _kernels
 from tinydancer.server import temporary_cluster
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "intents"
@@ -34,10 +37,11 @@ WANTED = 0.95
 
 @dataclass
 class Split:
-    """Utterances for each route, held-out requests with their routes, requests of no route."""
+    """Utterances for each route, more of them, held-out requests, and requests of no route."""
 
     name: str
     utterances: dict[str, list[str]]
+    more: dict[str, list[str]]
     held: list[tuple[str, str]]
     outside: list[str]
 
@@ -47,30 +51,35 @@ def load(name: str) -> list[tuple[str, str]]:
     return [(row["text"], row["label"]) for row in rows]
 
 
-def few(rows: list[tuple[str, str]], k: int) -> dict[str, list[str]]:
-    """The first k texts of each label."""
+def few(rows: list[tuple[str, str]], first: int, last: int) -> dict[str, list[str]]:
+    """Texts number first to last - 1 of each label but "oos"."""
     result: dict[str, list[str]] = {}
     for text, label in rows:
-        texts = result.setdefault(label, [])
-        if len(texts) < k:
-            texts.append(text)
-    return result
+        if label != "oos":
+            result.setdefault(label, []).append(text)
+    return {label: texts[first:last] for label, texts in result.items()}
 
 
 def splits(seed: int) -> Iterator[Split]:
     rng = np.random.default_rng(seed)
     train, held = load("clinc150_train.jsonl"), load("clinc150_val.jsonl")
     train = [train[i] for i in rng.permutation(len(train))]
-    routes = {name: texts for name, texts in few(train, 10).items() if name != "oos"}
     yield Split(
         "CLINC150, 10 utterances",
-        routes,
+        few(train, 0, 10),
+        few(train, 10, 30),
         [row for row in held if row[1] != "oos"],
         [text for text, label in held if label == "oos"],
     )
     rows = load("banking77_train.jsonl")
     rows = [rows[i] for i in rng.permutation(len(rows))]
-    yield Split("Banking77, 10 utterances", few(rows[3000:], 10), rows[:3000], [])
+    yield Split(
+        "Banking77, 10 utterances",
+        few(rows[3000:], 0, 10),
+        few(rows[3000:], 10, 30),
+        rows[:3000],
+        [],
+    )
 
 
 # ---------------------------------------------------------------- quality
@@ -101,6 +110,40 @@ def auroc(inside: npt.NDArray[Any], outside: npt.NDArray[Any]) -> float:
     return float(below.mean() / 2 / len(outside))
 
 
+def near_ties(conn: psycopg.Connection, split: Split) -> dict[str, float]:
+    """Of requests whose two best routes are near each other: how often either is right."""
+    rows = conn.execute(
+        "SELECT s.names[1] = u.y, s.names[2] = u.y "
+        "FROM unnest(%s::text[], %s::text[]) AS u (q, y), "
+        "LATERAL (SELECT array_agg(route_name ORDER BY similarity DESC) AS names, "
+        "max(similarity) - min(similarity) AS gap FROM ruvector_semantic_route(u.q, 2)) AS s "
+        "WHERE s.gap < %s",
+        ([t for t, _ in split.held], [y for _, y in split.held], _kernels.NEAR_TIE),
+    ).fetchall()
+    first, second = np.array(rows, dtype=float).mean(axis=0)
+    return {
+        "near-ties": len(rows) / len(split.held),
+        "  the first is right": first,
+        "  the second is right": second,
+    }
+
+
+def with_negatives(conn: psycopg.Connection, split: Split) -> float:
+    """Accuracy when each of some more requests that goes astray has become a negative example."""
+    astray: dict[str, list[str]] = {}
+    for name, texts in split.more.items():
+        for text, got in zip(texts, ask(conn, texts)[0], strict=True):
+            if got is not None and got != name and text not in split.utterances[got]:
+                astray.setdefault(got, []).append(text)
+    for name, texts in astray.items():
+        conn.execute(
+            "SELECT ruvector_create_route(%s, utterances := %s, negatives := %s)",
+            (name, split.utterances[name], texts),
+        )
+    got, _ = ask(conn, [t for t, _ in split.held])
+    return float(np.mean([a == y for a, (_, y) in zip(got, split.held, strict=True)]))
+
+
 def quality(conn: psycopg.Connection, split: Split, scorer: str | None) -> dict[str, float]:
     conn.execute("DELETE FROM tinydancer.route")
     conn.execute("DELETE FROM tinydancer.route_scorer")
@@ -124,7 +167,8 @@ def quality(conn: psycopg.Connection, split: Split, scorer: str | None) -> dict[
     assert row is not None
     result["tuning, s"] = time.perf_counter() - start
     result["leave-one-out"] = row[1]
-    result |= state("tuned")
+    result |= state("tuned") | near_ties(conn, split)
+    result["accuracy, negatives"] = with_negatives(conn, split)
     conn.execute("SELECT ruvector_tune_routes(%s, force_scorer := %s)", (WANTED, scorer))
     got, _ = ask(conn, texts)
     answered = [(a, b) for a, b in zip(got, names, strict=True) if a is not None]
@@ -169,7 +213,8 @@ def synthetic(conn: psycopg.Connection, routes: int, utterances: int) -> None:
         (routes,),
     )
     conn.execute(
-        "INSERT INTO tinydancer.route_utterance (route_name, position, utterance, embedding, encoder) "
+        "INSERT INTO tinydancer.route_utterance "
+        "(route_name, position, utterance, embedding, encoder) "
         "SELECT 'route ' || i, j, 'u', ARRAY(SELECT (random() - 0.5 + i * j * 0)::real "
         "FROM generate_series(1, e.dim)), e.id "
         "FROM generate_series(1, %s) i, generate_series(1, %s) j, tinydancer.active_encoder() e",

@@ -63,7 +63,7 @@ raise_no_classifier(FunctionCallInfo fcinfo, const char *what, const char *kind)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("no %s is active", what),
 			 errdetail("Kind \"%s\" of tinydancer.model has no usable model for encoder \"%s\".",
 					   kind, e->encoder->id),
-			 errhint("Train one with: tinydancer train classifier")));
+			 errhint("Train one with the command tinydancer train classifier.")));
 	pg_unreachable();
 }
 

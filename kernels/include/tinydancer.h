@@ -1146,14 +1146,15 @@ typedef struct td_route_report
  * scorer is taken; confidence is fitted to the outcomes (Platt 1999, with his targets).  A wanted
  * precision is judged by a route's own outcomes and, with the weight of TD_TUNE_POOLED outcomes, by
  * those of all routes at that score.  Wanted is one of the two or neither, in which case thresholds
- * stay, or move to the new scorer at the same coverage.  Priorities play no part.
+ * stay, or move to the new scorer at the same coverage.  Priorities play no part; negative examples
+ * lower scores as they always do, but are no outcomes, being a choice of hard cases.
  *
  * state    td_tune_size(routes, options) bytes, aligned to 64; routes must outlive it
  * more     out: 0 when the result is there
  * reports  [n_routes] out
  *
  * Returns TD_ERR_BUFFER, or TD_ERR_SHAPE for an impossible dim, scorer, precision or coverage.
- * Cost O((n_rows + n_negatives) * n_rows * dim) and that of td_ridge_step().
+ * Cost O(n_rows * n_rows * dim) and that of td_ridge_step().
  */
 #define TD_TUNE_POOLED 30
 size_t td_tune_size(const td_routes *routes, const td_tune_options *options);

@@ -10,6 +10,7 @@
  * next row of M is (-l'M, 1) / d.  Then the weights are M'M b, and A^-1 has the diagonal that
  * leave-one-out needs.  Sums are double, in a fixed order.
  */
+#include <math.h>
 #include <string.h>
 
 #include "td_math.h"
@@ -425,18 +426,6 @@ td_ridge_weights(const void *state)
 /* ---------------------------------------------------------------- what it says */
 
 void
-td_ridge_score(void *state, td_query query, float *scores)
-{
-	ridge *s = state;
-	const size_t m = s->n_landmarks;
-	uint32_t r;
-
-	td_ridge_features(s->routes, query, s->n_landmarks, s->features);
-	for (r = 0; r < s->routes->n_routes; r++)
-		scores[r] = td_vec_dot(s->weights + r * m, s->features, m);
-}
-
-void
 td_ridge_leave_out(void *state, uint32_t row, uint32_t own, td_query query, float *scores)
 {
 	ridge *s = state;
@@ -455,7 +444,7 @@ td_ridge_leave_out(void *state, uint32_t row, uint32_t own, td_query query, floa
 				(float) ((r == own ? 1.0 : 0.0) - s->weights[r * m + row] / s->diagonal[row]);
 		return;
 	}
-	td_ridge_score(state, query, scores);
+	td_ridge_features(s->routes, query, s->n_landmarks, s->features);
 	for (i = 0; i < m; i++)
 		features[i] = s->features[i];
 	multiply(s, features, z);
@@ -463,5 +452,9 @@ td_ridge_leave_out(void *state, uint32_t row, uint32_t own, td_query query, floa
 	h = dot(z, z, m);
 	h = h < 1.0 - 1e-9 ? h : 1.0 - 1e-9;
 	for (r = 0; r < s->routes->n_routes; r++)
-		scores[r] = (float) ((scores[r] - (r == own ? h : 0.0)) / (1.0 - h));
+	{
+		double said = td_vec_dot(s->weights + r * m, s->features, m);
+
+		scores[r] = (float) ((said - (r == own ? h : 0.0)) / (1.0 - h));
+	}
 }

@@ -4,6 +4,7 @@
  * In: the packed routes, a query vector.  Out: a score for each route, the best ones, and a score
  * as a probability.  Called by both shells for every match, and by td_tune.c.
  */
+#include <math.h>
 #include <string.h>
 
 #include "td_math.h"
@@ -75,7 +76,7 @@ td_nearest_mean(const td_nearest *nearest)
 
 float
 td_routes_less_negatives(const td_routes *routes, uint32_t route, td_query query, float positive,
-						 uint32_t skip_negative, float score)
+						 float score)
 {
 	const td_route *r = &routes->routes[route];
 	td_nearest negative;
@@ -83,7 +84,7 @@ td_routes_less_negatives(const td_routes *routes, uint32_t route, td_query query
 	if (r->n_negatives == 0)
 		return score;
 	td_routes_nearest(query, routes->negative_rows, routes->negative_scales, r->first_negative,
-					  r->n_negatives, skip_negative, routes->dim, &negative);
+					  r->n_negatives, TD_NONE, routes->dim, &negative);
 	if (negative.n == 0 || negative.cosine[0] <= positive)
 		return score;
 	if (1.0f - negative.cosine[0] < (1.0f - positive) / 2.0f)
@@ -212,7 +213,7 @@ td_routes_score(const td_routes *routes, const float *query, float *scores, void
 		if (routes->routes[r].n_rows == 0)
 			continue;
 		score = score_by_rows(routes, r, q, features, n_landmarks, &positive);
-		scores[r] = td_routes_less_negatives(routes, r, q, positive, TD_NONE, score);
+		scores[r] = td_routes_less_negatives(routes, r, q, positive, score);
 	}
 	return TD_OK;
 }

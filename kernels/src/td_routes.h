@@ -6,8 +6,6 @@
 #ifndef TD_ROUTES_H
 #define TD_ROUTES_H
 
-#include <math.h>
-
 #include "td_dot.h"
 #include "tinydancer.h"
 
@@ -49,12 +47,9 @@ void td_routes_nearest(td_query query, const int8_t *rows, const float *scales, 
 /* Mean of what is there; -INFINITY when there is nothing. */
 float td_nearest_mean(const td_nearest *nearest);
 
-/*
- * A route's score after its negative examples; positive is its nearest utterance.  skip_negative is
- * a negative example that does not count, TD_NONE: all do.
- */
+/* A route's score after its negative examples; positive is its nearest utterance. */
 float td_routes_less_negatives(const td_routes *routes, uint32_t route, td_query query,
-							   float positive, uint32_t skip_negative, float score);
+							   float positive, float score);
 
 /* The features of a query: kernel values to the landmarks, features[n_landmarks]. */
 void td_ridge_features(const td_routes *routes, td_query query, uint32_t n_landmarks,
@@ -65,9 +60,6 @@ void td_ridge_features(const td_routes *routes, td_query query, uint32_t n_landm
  * Valid when td_ridge_step() is done.
  */
 void td_ridge_leave_out(void *state, uint32_t row, uint32_t own, td_query query, float *scores);
-
-/* The scores of any other query. */
-void td_ridge_score(void *state, td_query query, float *scores);
 
 /* Sizes of parts of lent memory: a multiple of 64, so that each part is aligned. */
 static inline size_t

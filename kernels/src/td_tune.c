@@ -6,6 +6,7 @@
  * Called by both shells for ruvector_tune_routes(), in steps of some milliseconds; td_tune_fit.c
  * learns from the outcomes that are made here.
  */
+#include <math.h>
 #include <string.h>
 
 #include "td_math.h"
@@ -34,7 +35,7 @@ typedef struct tune
 	uint32_t with_ridge;
 	uint32_t before; /* the routes' scorer */
 	uint32_t phase;
-	uint32_t next; /* query to go on with */
+	uint32_t next; /* utterance to go on with */
 	td_tune_result result;
 	td_left_out left;
 	td_outcomes outcomes[TD_N_SCORERS];
@@ -74,7 +75,6 @@ lay_out(const td_routes *routes, const td_tune_options *options, tune *s)
 {
 	size_t n_routes = routes->n_routes;
 	size_t n_rows = routes->n_rows;
-	size_t n = n_rows + routes->n_negatives;
 	size_t dim = routes->dim;
 	size_t size = td_part(sizeof(tune));
 	char *at = (char *) s;
@@ -90,14 +90,14 @@ lay_out(const td_routes *routes, const td_tune_options *options, tune *s)
 
 	for (i = 0; i < TD_N_SCORERS; i++)
 	{
-		TD_PLACE(outcomes[i].hits, td_hit, n * TD_TUNE_DEPTH);
+		TD_PLACE(outcomes[i].hits, td_hit, n_rows * TD_TUNE_DEPTH);
 		TD_PLACE(outcomes[i].own, float, n_rows);
 	}
-	TD_PLACE(left.owner, uint32_t, n);
-	TD_PLACE(left.order, uint32_t, n);
-	TD_PLACE(left.values, double, 2 * n);
-	TD_PLACE(left.answered, uint32_t, n);
-	TD_PLACE(left.score, float, n);
+	TD_PLACE(left.owner, uint32_t, n_rows);
+	TD_PLACE(left.order, uint32_t, n_rows);
+	TD_PLACE(left.values, double, 2 * n_rows);
+	TD_PLACE(left.answered, uint32_t, n_rows);
+	TD_PLACE(left.score, float, n_rows);
 	TD_PLACE(left.counts, uint32_t, 4 * n_routes);
 	TD_PLACE(centroid_rows, int8_t, n_routes *dim);
 	TD_PLACE(centroid_scales, float, n_routes);
@@ -155,15 +155,12 @@ td_tune_begin(const td_routes *routes, const td_tune_options *options, void *sta
 	s->summed = TD_NONE;
 	(void) lay_out(routes, options, s);
 	s->left.routes = routes;
-	s->left.n_queries = routes->n_rows + routes->n_negatives;
 	for (r = 0; r < routes->n_routes; r++)
 	{
 		const td_route *route = &routes->routes[r];
 
 		for (i = 0; i < route->n_rows; i++)
 			s->left.owner[route->first_row + i] = r;
-		for (i = 0; i < route->n_negatives; i++)
-			s->left.owner[routes->n_rows + route->first_negative + i] = r;
 		if (route->n_rows >= 2)
 			s->result.n_left_out += route->n_rows;
 	}
@@ -176,7 +173,7 @@ td_tune_begin(const td_routes *routes, const td_tune_options *options, void *sta
 
 /* ---------------------------------------------------------------- outcomes */
 
-/* The best of the scores, equals by route number, and the score of the query's own route. */
+/* The best of the scores, equals by route number, and the score of the utterance's own route. */
 static void
 keep_outcome(tune *s, td_scorer scorer, uint32_t q, const float *scores)
 {
@@ -203,21 +200,16 @@ keep_outcome(tune *s, td_scorer scorer, uint32_t q, const float *scores)
 		hits[at].route = TD_NONE;
 		hits[at].score = -INFINITY;
 	}
-	if (q < s->routes->n_rows)
-		s->outcomes[scorer].own[q] = scores[s->left.owner[q]];
+	s->outcomes[scorer].own[q] = scores[s->left.owner[q]];
 }
 
-/* Query q: an utterance, or a negative example. */
+/* Utterance q as a query. */
 static td_query
 query_of(tune *s, uint32_t q)
 {
-	const td_routes *routes = s->routes;
-	int negative = q >= routes->n_rows;
-	size_t i = negative ? q - routes->n_rows : q;
-	td_query query = {s->wide, negative ? routes->negative_scales[i] : routes->scales[i]};
+	td_query query = {s->wide, s->routes->scales[q]};
 
-	td_widen((negative ? routes->negative_rows : routes->rows) + i * routes->dim, routes->dim,
-			 s->wide);
+	td_widen(s->routes->rows + (size_t) q * s->routes->dim, s->routes->dim, s->wide);
 	return query;
 }
 
@@ -252,9 +244,6 @@ static void
 cosine_outcomes(tune *s, uint32_t q)
 {
 	const td_routes *routes = s->routes;
-	const int is_row = q < routes->n_rows;
-	const uint32_t skip = is_row ? q : TD_NONE;
-	const uint32_t skip_negative = is_row ? TD_NONE : q - routes->n_rows;
 	td_query query = query_of(s, q);
 	float *nearest_scores = s->scores;
 	float *top3_scores = s->scores + routes->n_routes;
@@ -264,20 +253,20 @@ cosine_outcomes(tune *s, uint32_t q)
 	for (r = 0; r < routes->n_routes; r++)
 	{
 		const td_route *route = &routes->routes[r];
-		int own = is_row && r == s->left.owner[q];
+		int own = r == s->left.owner[q];
 		td_nearest nearest;
 		float centroid;
 		float less;
 
-		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows,
-						  skip, routes->dim, &nearest);
+		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows, q,
+						  routes->dim, &nearest);
 		nearest_scores[r] = top3_scores[r] = centroid_scores[r] = -INFINITY;
 		if (nearest.n == 0)
 			continue;
 		centroid =
 			own ? centroid_without(s, q, query)
 				: td_query_cosine(query, s->centroid_rows, s->centroid_scales, r, routes->dim);
-		less = td_routes_less_negatives(routes, r, query, nearest.cosine[0], skip_negative, 0.0f);
+		less = td_routes_less_negatives(routes, r, query, nearest.cosine[0], 0.0f);
 		nearest_scores[r] = nearest.cosine[0] + less;
 		top3_scores[r] = td_nearest_mean(&nearest) + less;
 		centroid_scores[r] = centroid + less;
@@ -291,14 +280,10 @@ static void
 ridge_outcome(tune *s, uint32_t q)
 {
 	const td_routes *routes = s->routes;
-	const int is_row = q < routes->n_rows;
 	td_query query = query_of(s, q);
 	uint32_t r;
 
-	if (is_row)
-		td_ridge_leave_out(s->ridge, q, s->left.owner[q], query, s->scores);
-	else
-		td_ridge_score(s->ridge, query, s->scores);
+	td_ridge_leave_out(s->ridge, q, s->left.owner[q], query, s->scores);
 	for (r = 0; r < routes->n_routes; r++)
 	{
 		const td_route *route = &routes->routes[r];
@@ -308,11 +293,9 @@ ridge_outcome(tune *s, uint32_t q)
 			s->scores[r] = -INFINITY;
 		if (route->n_negatives == 0 || route->n_rows == 0)
 			continue;
-		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows,
-						  is_row ? q : TD_NONE, routes->dim, &nearest);
-		s->scores[r] =
-			td_routes_less_negatives(routes, r, query, nearest.cosine[0],
-									 is_row ? TD_NONE : q - routes->n_rows, s->scores[r]);
+		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows, q,
+						  routes->dim, &nearest);
+		s->scores[r] = td_routes_less_negatives(routes, r, query, nearest.cosine[0], s->scores[r]);
 	}
 	keep_outcome(s, TD_SCORER_RIDGE, q, s->scores);
 }
@@ -388,9 +371,9 @@ make_outcomes(tune *s, void (*make)(tune *, uint32_t), double cost)
 {
 	double done = 0.0;
 
-	for (; s->next < s->left.n_queries && done < STEP; s->next++, done += cost)
+	for (; s->next < s->routes->n_rows && done < STEP; s->next++, done += cost)
 		make(s, s->next);
-	if (s->next == s->left.n_queries)
+	if (s->next == s->routes->n_rows)
 	{
 		s->phase++;
 		s->next = 0;
@@ -409,7 +392,7 @@ td_tune_step(void *state, uint32_t *more)
 	{
 		case COSINES:
 			make_outcomes(s, cosine_outcomes,
-						  ((double) s->left.n_queries + s->routes->n_routes) * s->routes->dim + 1);
+						  ((double) s->routes->n_rows + s->routes->n_routes) * s->routes->dim + 1);
 			break;
 		case FIT:
 			fitting = 0;

@@ -9,24 +9,22 @@
 
 #include "tinydancer.h"
 
-/* Routes kept of each query: thresholds that cut more than this many better ones leave no answer.
+/* Routes kept of each utterance: thresholds that cut more than this many better ones leave no
+ * answer.
  */
 #define TD_TUNE_DEPTH 8
 
-/* A route that a query could go to. */
+/* A route that an utterance could go to. */
 typedef struct td_hit
 {
 	uint32_t route; /* TD_NONE: no more */
 	float score;
 } td_hit;
 
-/*
- * Outcomes of one scorer.  Queries are the utterances in their order, then the negative examples in
- * theirs.
- */
+/* Outcomes of one scorer: where each utterance would go by the others. */
 typedef struct td_outcomes
 {
-	td_hit *hits; /* [n_queries][TD_TUNE_DEPTH], best first */
+	td_hit *hits; /* [n_rows][TD_TUNE_DEPTH], best first */
 	float *own;	  /* [n_rows], the score of the utterance's own route */
 } td_outcomes;
 
@@ -34,20 +32,19 @@ typedef struct td_outcomes
 typedef struct td_left_out
 {
 	const td_routes *routes;
-	uint32_t n_queries;
-	uint32_t *owner;	/* [n_queries], the route that the query belongs to, or must not go to */
-	uint32_t *order;	/* [n_queries], to sort in */
-	double *values;		/* [2][n_queries] */
-	uint32_t *answered; /* [n_queries], the route that a query is given, TD_NONE: none */
-	float *score;		/* [n_queries], its score there */
+	uint32_t *owner;	/* [n_rows], the route that the utterance belongs to */
+	uint32_t *order;	/* [n_rows], to sort in */
+	double *values;		/* [2][n_rows] */
+	uint32_t *answered; /* [n_rows], the route that it is given, TD_NONE: none */
+	float *score;		/* [n_rows], its score there */
 	uint32_t *counts;	/* [4][n_routes] */
 } td_left_out;
 
-/* Whether query q counts: an utterance of a route with others, or a negative example. */
+/* Whether utterance q counts: its route has others. */
 static inline int
 td_tune_counts(const td_left_out *left, uint32_t q)
 {
-	return q >= left->routes->n_rows || left->routes->routes[left->owner[q]].n_rows >= 2;
+	return left->routes->routes[left->owner[q]].n_rows >= 2;
 }
 
 /* Share of left-out utterances whose best route is their own; NaN when there is none. */

@@ -1,8 +1,8 @@
 /*
  * td_tune_fit.c - what the outcomes of leave-one-out teach: accuracy, confidence, thresholds.
  *
- * In: for each utterance, and each negative example, the routes that it could go to.  Out:
- * constants and a report for each route.  Called by td_tune.c.
+ * In: for each utterance the routes that it could go to.  Out: constants and a report for each
+ * route. Called by td_tune.c.
  */
 #include <math.h>
 #include <string.h>
@@ -18,12 +18,6 @@
 
 /* A threshold that nothing seen so far reaches: this far above the greatest score. */
 #define ABOVE 0x1p-16f
-
-static int
-is_negative(const td_left_out *left, uint32_t q)
-{
-	return q >= left->routes->n_rows;
-}
 
 double
 td_tune_accuracy(const td_left_out *left, const td_outcomes *outcomes)
@@ -147,21 +141,19 @@ int
 td_tune_confidence(const td_left_out *left, const td_outcomes *outcomes, double *mu, double *s)
 {
 	double *x = left->values;
-	double *t = left->values + left->n_queries;
+	double *t = left->values + left->routes->n_rows;
 	uint32_t n = 0;
 	uint32_t right = 0;
 	uint32_t q;
 
-	for (q = 0; q < left->n_queries; q++)
+	for (q = 0; q < left->routes->n_rows; q++)
 	{
 		const td_hit *best = outcomes->hits + (size_t) q * TD_TUNE_DEPTH;
-		int is_own = best->route == left->owner[q];
 
-		/* Of a negative example it is known where it must not go, not where it should. */
-		if (!td_tune_counts(left, q) || best->route == TD_NONE || (is_negative(left, q) && !is_own))
+		if (!td_tune_counts(left, q) || best->route == TD_NONE)
 			continue;
 		x[n] = best->score;
-		t[n] = is_own && !is_negative(left, q);
+		t[n] = best->route == left->owner[q];
 		right += t[n] > 0.5;
 		n++;
 	}
@@ -190,7 +182,7 @@ td_tune_confidence(const td_left_out *left, const td_outcomes *outcomes, double 
 
 /* ---------------------------------------------------------------- thresholds */
 
-/* Whether query a goes before query b: greater score first. */
+/* Whether utterance a goes before b: greater score first. */
 static int
 goes_before(const float *score, uint32_t a, uint32_t b)
 {
@@ -218,9 +210,9 @@ sift_down(const float *score, uint32_t *order, uint32_t root, uint32_t n)
 	}
 }
 
-/* Put the n queries of order into the order of their scores, greatest first. */
+/* Put the n utterances of order into the order of their scores, greatest first. */
 static void
-sort_queries(const float *score, uint32_t *order, uint32_t n)
+sort_utterances(const float *score, uint32_t *order, uint32_t n)
 {
 	uint32_t i;
 
@@ -237,8 +229,8 @@ sort_queries(const float *score, uint32_t *order, uint32_t n)
 }
 
 /*
- * The route that each query is given at the thresholds, into answered and score, and in order those
- * that are given one, greatest score first.  A negative example counts where it must not go.
+ * The route that each utterance is given at the thresholds, into answered and score, and in order
+ * those that are given one, greatest score first.
  */
 static uint32_t
 answer(td_left_out *left, const td_outcomes *outcomes, const td_route_report *reports)
@@ -247,7 +239,7 @@ answer(td_left_out *left, const td_outcomes *outcomes, const td_route_report *re
 	uint32_t q;
 	unsigned i;
 
-	for (q = 0; q < left->n_queries; q++)
+	for (q = 0; q < left->routes->n_rows; q++)
 	{
 		const td_hit *hits = outcomes->hits + (size_t) q * TD_TUNE_DEPTH;
 
@@ -259,21 +251,20 @@ answer(td_left_out *left, const td_outcomes *outcomes, const td_route_report *re
 			if (hits[i].score >= reports[hits[i].route].threshold)
 				break;
 		}
-		if (i == TD_TUNE_DEPTH || hits[i].route == TD_NONE ||
-			(is_negative(left, q) && hits[i].route != left->owner[q]))
+		if (i == TD_TUNE_DEPTH || hits[i].route == TD_NONE)
 			continue;
 		left->answered[q] = hits[i].route;
 		left->score[q] = hits[i].score;
 		left->order[n++] = q;
 	}
-	sort_queries(left->score, left->order, n);
+	sort_utterances(left->score, left->order, n);
 	return n;
 }
 
 static int
 is_right(const td_left_out *left, uint32_t q)
 {
-	return !is_negative(left, q) && left->answered[q] == left->owner[q];
+	return left->answered[q] == left->owner[q];
 }
 
 /*
@@ -412,7 +403,7 @@ td_tune_carry_over(td_left_out *left, const td_outcomes *before, const td_outcom
 		passed[r] += before->own[q] >= reports[r].threshold;
 		left->order[n++] = q;
 	}
-	sort_queries(after->own, left->order, n);
+	sort_utterances(after->own, left->order, n);
 	for (i = 0; i < n; i++)
 	{
 		uint32_t r = left->owner[left->order[i]];

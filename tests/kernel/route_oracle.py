@@ -137,22 +137,14 @@ def without(registry: Registry, row: int) -> Registry:
     return replace(registry, x=registry.x[keep], y=registry.y[keep])
 
 
-def without_negative(registry: Registry, row: int) -> Registry:
-    keep = np.arange(len(registry.bad)) != row
-    return replace(registry, bad=registry.bad[keep], bad_y=registry.bad_y[keep])
-
-
 @dataclass
 class Outcomes:
-    """Scores of utterances that have others in their route, and then of the negative examples.
-
-    rows (q, n_routes), owners (q,), negative (q,): whether it is a negative example, and number
-    (q,): of the utterance among all.
+    """Scores (q, n_routes) of utterances that have others in their route, their routes (q,), and
+    which utterances they are (q,).
     """
 
     rows: Array
     owners: Array
-    negative: Array
     number: Array
 
 
@@ -162,7 +154,7 @@ def left_out(registry: Registry, scorer: str, hat: bool = False) -> Outcomes:
     hat: the regression's by the hat matrix, with the landmarks as they are.
     """
     counts = np.bincount(registry.y, minlength=registry.n_routes)
-    rows, owners, negative = [], [], []
+    rows, owners = [], []
     if hat:
         chosen = registry.x[landmarks(registry)]
         features = kernel(registry.x, chosen)
@@ -177,19 +169,14 @@ def left_out(registry: Registry, scorer: str, hat: bool = False) -> Outcomes:
         else:
             rows.append(scores(without(registry, i), registry.x[i], scorer))
         owners.append(registry.y[i])
-        negative.append(False)
-    for i in range(len(registry.bad)):
-        rows.append(scores(without_negative(registry, i), registry.bad[i], scorer))
-        owners.append(registry.bad_y[i])
-        negative.append(True)
     # Two utterances that are nearest to each other have one score, whatever the order of the sums.
-    number = np.concatenate([np.flatnonzero(counts[registry.y] >= 2), np.arange(len(registry.bad))])
-    return Outcomes(np.round(rows, 6), np.array(owners), np.array(negative), number)
+    number = np.flatnonzero(counts[registry.y] >= 2)
+    return Outcomes(np.round(rows, 6), np.array(owners), number)
 
 
 def accuracy(outcomes: Outcomes) -> float:
-    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
-    return float((rows.argmax(axis=1) == owners)[~negative].mean())
+    rows, owners = outcomes.rows, outcomes.owners
+    return float((rows.argmax(axis=1) == owners).mean())
 
 
 def fit_logistic(x: Array, right: Array) -> tuple[float, float]:
@@ -223,19 +210,17 @@ def confidence(outcomes: Outcomes) -> tuple[float, float]:
     Where that says nothing: from the own routes of every other utterance, and the best wrong ones
     of the others.
     """
-    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
+    rows, owners = outcomes.rows, outcomes.owners
     best = rows.argmax(axis=1)
-    counts = ~negative | (best == owners)
-    right = (best == owners) & ~negative
-    if right[counts].sum() >= 5 and (~right[counts]).sum() >= 5:
-        mu, s = fit_logistic(rows.max(axis=1)[counts], right[counts])
+    right = best == owners
+    if right.sum() >= 5 and (~right).sum() >= 5:
+        mu, s = fit_logistic(rows.max(axis=1), right)
         if s > 0:
             return mu, s
-    places = np.flatnonzero(~negative)
-    own = outcomes.number[places] % 2 == 0
+    own = outcomes.number % 2 == 0
     others = rows.copy()
     others[np.arange(len(rows)), owners] = -np.inf
-    scored = np.where(own, rows[places, owners[places]], others[places].max(axis=1))
+    scored = np.where(own, rows[np.arange(len(rows)), owners], others.max(axis=1))
     return fit_logistic(scored[np.isfinite(scored)], own[np.isfinite(scored)])
 
 
@@ -243,23 +228,22 @@ def confidence(outcomes: Outcomes) -> tuple[float, float]:
 
 
 def answers(outcomes: Outcomes, threshold: Array) -> tuple[Array, Array]:
-    """The route that each query is given (-1: none) and its score there."""
-    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
+    """The route that each utterance is given (-1: none) and its score there."""
+    rows = outcomes.rows
     passed = np.where(rows >= threshold, rows, -np.inf)
     given = np.where(np.isfinite(passed.max(axis=1)), passed.argmax(axis=1), -1)
-    given = np.where(negative & (given != owners), -1, given)
     return given, passed.max(axis=1)
 
 
 def for_precision(outcomes: Outcomes, wanted: float) -> Array:
     """Thresholds that rise until each route's precision, pooled with all, is what is wanted."""
-    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
+    rows, owners = outcomes.rows, outcomes.owners
     n_routes = rows.shape[1]
     threshold = np.full(n_routes, -np.inf)
     while True:
         given, score = answers(outcomes, threshold)
         order = [q for q in np.lexsort((np.arange(len(rows)), -score)) if given[q] >= 0]
-        right = (given == owners) & ~negative
+        right = given == owners
         n_given, n_right = np.zeros(n_routes), np.zeros(n_routes)
         least: dict[int, float] = {}
         pooled, all_right = np.inf, 0
@@ -284,11 +268,11 @@ def for_precision(outcomes: Outcomes, wanted: float) -> Array:
 
 def for_coverage(outcomes: Outcomes, wanted: float, counts: Array) -> Array:
     """The greatest thresholds at which each route is given that share of its utterances."""
-    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
+    rows, owners = outcomes.rows, outcomes.owners
     given, score = answers(outcomes, np.full(rows.shape[1], -np.inf))
     result = np.full(rows.shape[1], -np.inf)
     for r in range(rows.shape[1]):
-        own = np.sort(score[(given == r) & (owners == r) & ~negative])[::-1]
+        own = np.sort(score[(given == r) & (owners == r)])[::-1]
         needed = int(np.ceil(wanted * counts[r] - 1e-9))
         if needed == 0:
             result[r] = 1.0
@@ -299,13 +283,13 @@ def for_coverage(outcomes: Outcomes, wanted: float, counts: Array) -> Array:
 
 def describe(outcomes: Outcomes, threshold: Array, counts: Array) -> list[dict[str, Any]]:
     """Precision, coverage and confusion of each route; None where there is nothing to say."""
-    rows, owners, negative = outcomes.rows, outcomes.owners, outcomes.negative
+    rows, owners = outcomes.rows, outcomes.owners
     given, _ = answers(outcomes, threshold)
     best = rows.argmax(axis=1)
     result = []
     for r in range(rows.shape[1]):
-        right = ((given == r) & (owners == r) & ~negative).sum()
-        lost = np.bincount(best[(owners == r) & ~negative & (best != r)], minlength=rows.shape[1])
+        right = ((given == r) & (owners == r)).sum()
+        lost = np.bincount(best[(owners == r) & (best != r)], minlength=rows.shape[1])
         result.append(
             {
                 "precision": right / (given == r).sum() if (given == r).any() else None,
