@@ -38,7 +38,20 @@ from tinydancer.encoder_build import WHEEL_NAME, read_wheel  # noqa: E402
 from tinydancer.server import temporary_cluster  # noqa: E402
 
 MINILM = BUILD / "encoders" / "minilm-l6-v2-1.tdenc"
-WORDS = "please book a table for two people at the new place near the river tonight and send"
+WORDS = [
+    "please",
+    "book",
+    "a",
+    "table",
+    "for",
+    "two",
+    "people",
+    "at",
+    "the",
+    "new",
+    "place",
+    "near",
+]
 CASES = {  # tokens of a text, [CLS] and [SEP] included, and texts at once
     "8 tokens": (8, 1),
     "17 tokens": (17, 1),

@@ -972,19 +972,22 @@ cdef class Encoder:
         return result
 
     def embed(self, texts, *, threads=1):
-        """Turn texts into unit vectors.
+        """Turn texts into unit vectors, without holding the GIL.
 
+        Long lists are worth while: several short texts go through a transformer together.  A text
+        has the same vector, to the bit, in whatever company and with however many threads.
         A text without a word that a static encoder knows gives zeros.
 
         Args:
             texts: a str, or a sequence of n of them.
-            threads: how many work at once; the vectors do not depend on it.
+            threads: how many work at once; worth while up to the number of processors.
 
         Returns:
             (n, dim) float32; n is 1 for a str.
 
         Raises:
-            EmptyRequestError: for a text of nothing but white space and control characters.
+            EmptyRequestError: for a text of nothing but white space and control characters; the
+                detail has its number, counted from 1.
             InvalidInputError: for fewer than one thread.
             TextEncodingError: for a lone surrogate.
         """
@@ -1003,15 +1006,18 @@ cdef class Encoder:
             return result
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(workers) as pool:
-            # Slices finer than one a thread even out texts of unequal length.
-            step = max(16, n // (8 * workers))
+        # Slices finer than one a thread even out texts of unequal length, and end soon on Ctrl-C.
+        step = min(256, max(16, n // (8 * workers)))
+        pool = ThreadPoolExecutor(workers)
+        try:
             jobs = [
                 pool.submit(self._embed_some, encoded, start, min(start + step, n), result)
                 for start in range(0, n, step)
             ]
             for job in jobs:
                 job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
         return result
 
     def _embed_some(self, list encoded, Py_ssize_t start, Py_ssize_t stop, result):

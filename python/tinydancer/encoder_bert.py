@@ -372,6 +372,8 @@ class BertEncoder(_Bert):
     norm: Float32Array = field(repr=False)
     norms: Mapping[str, Float32Array] = field(repr=False)
     weights: Mapping[str, Int8Array] = field(repr=False)
+    # The weights as [n_in][n_out] float64, in which sums of whole numbers are exact.
+    _exact: Mapping[str, Array] = field(repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> BertEncoder:
@@ -432,6 +434,7 @@ class BertEncoder(_Bert):
             sections["bert.norm"].reshape(2, -1),
             norms,
             weights,
+            {name: values.T.astype(np.float64) for name, values in weights.items()},
         )
         if not encoder.keeps_the_rules():
             raise corrupt
@@ -464,7 +467,7 @@ class BertEncoder(_Bert):
         """``(..., n_out) float32``; the sums of whole numbers are exact, as in the kernel."""
         sections = self.file.sections
         values, scale, zero = quantise_tokens(x)
-        total = values.astype(np.float64) @ self.weights[name].T.astype(np.float64)
+        total = values.astype(np.float64) @ self._exact[name]
         total -= zero * sections[f"{name}.sum"]
         out = total.astype(np.float32) * (scale * sections[f"{name}.scale"])
         return out + sections[f"{name}.bias"]

@@ -293,7 +293,7 @@ def _make(folder: Path) -> None:
 
 def _write(folder: Path, name: str, data: bytes) -> Path:
     """Put a checked file into a folder, whole or not at all."""
-    _kernels.Encoder(data)
+    _kernels.Encoder(data).verify()
     _make(folder)
     target = folder / (name + SUFFIX)
     try:

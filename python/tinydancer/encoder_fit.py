@@ -57,7 +57,8 @@ def similarities(embed: Embed) -> tuple[FloatArray, npt.NDArray[np.int8]]:
 
 def logistic(x: FloatArray) -> FloatArray:
     """1 / (1 + exp(-x))."""
-    return 1 / (1 + np.exp(-x))
+    # Beyond 700 exp overflows, and the outcome is 0 or 1 long before.
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
 
 
 def regress(similarity: FloatArray, match: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -73,7 +74,7 @@ def regress(similarity: FloatArray, match: npt.NDArray[np.bool_]) -> tuple[float
     weight = np.where(match, 1 / match.sum(), MISMATCH_WEIGHT / (~match).sum())
     # Centred and scaled, so that the steps are as large where all similarities are alike.
     middle, spread = similarity.mean(), similarity.std()
-    if not spread > 1e-9:
+    if not (spread > 1e-9 and similarity[match].mean() > similarity[~match].mean()):
         raise ValueError("similarity does not tell matches from mismatches")
     design = np.stack([(similarity - middle) / spread, np.ones_like(similarity)], axis=1)
     beta = np.zeros(2)
@@ -81,7 +82,10 @@ def regress(similarity: FloatArray, match: npt.NDArray[np.bool_]) -> tuple[float
         p = logistic(design @ beta)
         gradient = design.T @ (weight * (match - p))
         curvature = (design * (weight * p * (1 - p))[:, None]).T @ design
-        step = np.linalg.solve(curvature, gradient)
+        try:
+            step = np.linalg.solve(curvature, gradient)
+        except np.linalg.LinAlgError:
+            break  # all matches lie above all mismatches: no slope is steep enough
         beta += step
         if np.abs(step).max() < 1e-10:
             break

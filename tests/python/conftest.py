@@ -1,8 +1,8 @@
-"""Lets the tests of the Python shell import the helpers that lie beside them by plain names."""
+"""Lets the tests of the Python shell import helpers of the kernel tests by their plain names."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kernel"))

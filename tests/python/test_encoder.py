@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,90 @@ def test_install_puts_a_checked_copy_into_the_folder(tmp_path: Path) -> None:
 def test_install_of_an_encoder_that_is_not_shipped_says_what_is(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="cannot build encoder"):
         install("no-such", tmp_path)
+
+
+# ---------------------------------------------------------------- many texts
+
+
+@pytest.fixture(params=["static", "minilm"])
+def either(request: pytest.FixtureRequest) -> Encoder:
+    """Each encoder; MiniLM's is skipped where it is not built."""
+    if request.param == "minilm":
+        request.getfixturevalue("minilm")
+    return Encoder.load(request.param)
+
+
+def some_texts(rng: np.random.Generator, count: int) -> list[str]:
+    """Texts of one to many words, in no order of length."""
+    words = ["please", "book", "a", "table", "for", "two", "people", "near", "river", "今日"]
+    lengths = np.minimum(rng.geometric(0.1, count), 300)
+    return [" ".join(rng.choice(words, length)) for length in lengths]
+
+
+def test_embed_of_many_texts_equals_single_calls(either: Encoder, rng: np.random.Generator) -> None:
+    texts = [*some_texts(rng, 150), "word " * 400, "a"]
+    vectors = either.embed(texts)
+    assert vectors.shape == (152, either.dim) and vectors.dtype == np.float32
+    assert vectors.flags.c_contiguous
+    np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), 1, atol=1e-6)
+    for i in [*rng.integers(0, 150, 40), 150, 151]:
+        assert either.embed(texts[i])[0].tobytes() == vectors[i].tobytes()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8, 100])
+def test_embed_with_threads_gives_the_same_bits(
+    either: Encoder, rng: np.random.Generator, threads: int
+) -> None:
+    texts = some_texts(rng, 200)
+    assert either.embed(texts, threads=threads).tobytes() == either.embed(texts).tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_embed_names_the_first_text_that_is_empty(either: Encoder, threads: int) -> None:
+    texts = ["hello"] * 150
+    texts[97] = texts[140] = " \t"
+    with pytest.raises(EmptyRequestError, match="Text 98 of 150 cannot be embedded"):
+        either.embed(texts, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_embed_with_fewer_than_one_thread_is_refused(encoder: Encoder, threads: int) -> None:
+    with pytest.raises(InvalidInputError, match="threads must be at least 1"):
+        encoder.embed(["a"], threads=threads)
+    with pytest.raises(TypeError):
+        encoder.embed(["a"], threads=1.5)  # type: ignore[arg-type]
+
+
+def test_embed_lets_other_threads_work(minilm: Path) -> None:
+    heavy = Encoder.load("minilm")
+    texts = ["word " * 300] * 16  # one call into the kernel
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        heavy.embed(texts)
+        ended.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    turns = 0
+    while not ended.is_set():
+        turns += 1
+    thread.join()
+    # With the GIL held there would be a handful of turns at most.
+    assert turns > 1000
+
+
+def test_minilm_tells_meanings_that_words_do_not(minilm: Path) -> None:
+    a, b, c = Encoder.load("minilm").embed(
+        ["The plane took off", "The aircraft departed", "Take the plain coat off"]
+    )
+    assert _kernels.cosine(a, b) > _kernels.cosine(a, c)
+
+
+def test_minilm_of_a_text_beyond_its_limit_reads_the_first_pieces(minilm: Path) -> None:
+    encoder = Encoder.load("minilm")
+    vector, n_tokens, n_used, n_known = encoder.embed_info("code " * 2000)
+    assert (n_tokens, n_used, n_known) == (2000, 254, 254)
+    assert vector.tobytes() == encoder.embed("code " * 254)[0].tobytes()

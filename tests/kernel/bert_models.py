@@ -2,7 +2,8 @@
 
 In: a folder, a NumPy generator and what is to be different.  Out: config.json, vocab.txt,
 model.safetensors and what stands beside them, and the tensors as they were before they were saved.
-Used by the files of this folder.
+Used by the files of this folder
+and of tests/python.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def save(
     write_json(
         folder / "1_Pooling" / "config.json",
         {
-            "word_embedding_dimension": CONFIG["hidden_size"],
+            "word_embedding_dimension": {**CONFIG, **config}["hidden_size"],
             **{f"pooling_mode_{mode}": mode == pooling for mode in modes},
         },
     )
