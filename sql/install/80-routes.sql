@@ -5,10 +5,6 @@ CREATE FUNCTION tinydancer.route_builds() RETURNS bigint
 COMMENT ON FUNCTION tinydancer.route_builds() IS
     'How often this session has read the semantic routes';
 
--- Rate limits count decisions of the last minute.
-CREATE INDEX decision_route_name_idx ON tinydancer.decision (route_name, decided_at)
-    WHERE route_name IS NOT NULL;
-
 CREATE FUNCTION tinydancer.raise_unknown_route(route_name text) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$

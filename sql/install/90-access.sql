@@ -18,8 +18,9 @@ AS $$
                WHEN p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype, 'fdw_handler'::regtype)
                     OR EXISTS (SELECT FROM pg_foreign_data_wrapper w WHERE w.fdwvalidator = p.oid)
                    THEN 'internal'
-               -- Whoever hands out access has all of it.
-               WHEN p.proname IN ('grant_usage', 'revoke_usage', 'grantee') THEN 'owner'
+               -- Whoever hands out access has all of it, and logs are dropped by nobody else.
+               WHEN p.proname IN ('grant_usage', 'revoke_usage', 'grantee',
+                                  'drop_log_partitions', 'make_log_partition') THEN 'owner'
                -- What applications write while they route; SECURITY DEFINER, so that the logs and
                -- the budgets can be written in no other way.
                WHEN p.proname IN ('ruvector_dispatch', 'ruvector_record_usage', 'ruvector_update_agent_metrics')
