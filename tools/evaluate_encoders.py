@@ -97,7 +97,7 @@ def original(model: BertModel, tokenizer: Encoder) -> Embed:
             by_length.setdefault(len(each), []).append(i)
         out = np.zeros((len(texts), model.shape.dim), np.float32)
         for length, members in by_length.items():
-            step = max(1, 2048 // length)
+            step = max(1, 512 // length)  # in the processor's cache
             for start in range(0, len(members), step):
                 some = members[start : start + step]
                 out[some] = model.embed_tokens(np.array([ids[i] for i in some]))

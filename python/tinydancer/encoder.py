@@ -142,7 +142,8 @@ class Encoder(_kernels.Encoder):
         path = Path(given) if is_path else encoder_path(given)
         wanted = None if is_path else encoder_id(given)
         shown = path.stem if wanted is None else wanted
-        hint = f"Build it with: tinydancer encoder build {_NAMES.get(shown, shown)}"
+        source = _NAMES.get(shown, f"DIR --id {shown}")
+        hint = f"Build it with: tinydancer encoder build {source}"
         try:
             encoder = cls(path)
         except FileNotFoundError:

@@ -139,6 +139,14 @@ def convert(folder: ModelFolder, without_prompts: bool = False) -> ConvertedMode
         ModelFolderError: it is damaged or incomplete, or cannot be represented.
         OSError: a file cannot be read.
     """
+    try:
+        return _convert(folder, without_prompts)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        # A list where a number should be, and so on: there are too many ways to name each.
+        folder.refuse("its settings are not understood", f"{type(error).__name__}: {error}.")
+
+
+def _convert(folder: ModelFolder, without_prompts: bool) -> ConvertedModel:
     transformer, pooling_folder = _modules(folder)
     if not without_prompts:
         _check_prompts(folder)
@@ -154,7 +162,7 @@ def convert(folder: ModelFolder, without_prompts: bool = False) -> ConvertedMode
         n_heads=_whole(folder, config, "num_attention_heads"),
         n_inner=_whole(folder, config, "intermediate_size"),
         max_tokens=_limit(folder, config, tokenizer, limits) - 2,
-        norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+        norm_eps=_real(folder, config, "layer_norm_eps", 1e-12),
     )
     problems = "; ".join(shape.problems())
     if problems:
@@ -257,6 +265,14 @@ def _whole(folder: ModelFolder, config: Mapping[str, Any], key: str) -> int:
     if type(value) is not int or value < 1:
         folder.refuse("a file is damaged", f"config.json says {key} = {json.dumps(value)}.", None)
     return value
+
+
+def _real(folder: ModelFolder, config: Mapping[str, Any], key: str, default: float) -> float:
+    """A number of config.json."""
+    value = config.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        folder.refuse("a file is damaged", f"config.json says {key} = {json.dumps(value)}.")
+    return float(value)
 
 
 def _limit(

@@ -509,6 +509,50 @@ def test_model_that_cannot_be_represented_is_refused(folder: Path, what: str) ->
     assert caught.value.message.startswith(f'cannot build encoder from "{folder}": ')
 
 
+def entries(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where every value of a JSON document stands."""
+    inside: list[tuple[Any, ...]] = []
+    if isinstance(value, dict):
+        inside = [each for key in value for each in entries(value[key], (*path, key))]
+    elif isinstance(value, list):
+        inside = [each for i, one in enumerate(value) for each in entries(one, (*path, i))]
+    return [path, *inside]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("modules.json", "config.json", "1_Pooling/config.json", "sentence_bert_config.json"),
+        *("tokenizer_config.json", "tokenizer.json", "config_sentence_transformers.json"),
+    ],
+)
+def test_settings_of_any_type_are_understood_or_refused(
+    folder: Path, rng: np.random.Generator, name: str
+) -> None:
+    added = {"added_tokens_decoder": {"0": {"content": "[PAD]"}}, "unk_token": "[UNK]"}
+    edit("tokenizer_config.json", **added)(folder)
+    write_json(folder / "tokenizer.json", fast_tokenizer(model={"type": "WordPiece"}))
+    write_json(folder / "config_sentence_transformers.json", {"prompts": {"query": ""}})
+    whole = json.loads((folder / name).read_text())
+    convert(ModelFolder.at(folder))
+    odd = [None, True, 0, -1, 2.5, 1e300, float("nan"), "x", [], {}, [1], {"a": 1}]
+    for path in entries(whole):
+        for value in rng.permutation(np.array(odd, object))[:4]:
+            changed = json.loads(json.dumps(whole))
+            if path:
+                place = changed
+                for step in path[:-1]:
+                    place = place[step]
+                place[path[-1]] = value
+            else:
+                changed = value
+            write_json(folder / name, changed)
+            try:
+                convert(ModelFolder.at(folder)).model.embed_tokens(np.array([[CLS, 9, SEP]]))
+            except ModelFolderError as error:
+                assert "cannot build encoder from" in error.message
+
+
 def test_model_with_prompts_is_taken_without_them_when_asked(folder: Path) -> None:
     want = convert(ModelFolder.at(folder)).pack("m", 0, 1, "")
     prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}

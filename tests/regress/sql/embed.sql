@@ -45,7 +45,7 @@ SELECT ruvector_register_agent('b', 'api', description := 'more texts');
 COPY (SELECT 'no encoder') TO PROGRAM 'mkdir -p /tmp/tinydancer_regress && cat > /tmp/tinydancer_regress/static-1.tdenc';
 SET tinydancer.encoder_dir = '/tmp/tinydancer_regress';
 SELECT agent_name FROM ruvector_route('hello');
-COPY (SELECT 1) TO PROGRAM 'rm -r /tmp/tinydancer_regress';
+COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm -r /tmp/tinydancer_regress';
 RESET tinydancer.encoder_dir;
 SELECT agent_name FROM ruvector_route('translate this');
 
