@@ -1,7 +1,7 @@
 """Run the .sql/.out pairs on every server through psql, as pg_regress would.
 
-In: sql/NAME.sql and expected/NAME.out beside this file.  Out: build/regress/pg<label>/NAME.out, and
-on failure the difference.  psql does it because the wheel's own pg_regress crashes; its result is
+In: sql/NAME.sql and expected/NAME.out beside this file, and expected/minilm/NAME.out for a server
+with MiniLM.  Out: build/regress/pg<label>/NAME.out, and on failure the difference.  psql does it because the wheel's own pg_regress crashes; its result is
 the same to the byte, so ``make installcheck`` may use these files too.  Accept a result with
 ``TINYDANCER_ACCEPT=1 make test PYTEST_ARGS="-k regress"``.
 """
@@ -19,6 +19,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 NAMES = sorted(path.stem for path in (HERE / "sql").glob("*.sql"))
+# The servers of most tests have the static encoder alone; these run where MiniLM is the default too.
+MINILM_NAMES = sorted(path.stem for path in (HERE / "expected" / "minilm").glob("*.out"))
 # The defaults of pg_regress, which hide what a server's build options would change; it sets the
 # time zone and date style too, so that `make installcheck` sees the same answers.
 VARIABLES = ["-v", "HIDE_TABLEAM=on", "-v", "HIDE_TOAST_COMPRESSION=on"]
@@ -32,8 +34,8 @@ def expected_files(name: str) -> list[Path]:
     return [folder / f"{name}.out", *(path for path in numbered if path.exists())]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_regress_file_gives_expected_output(name: str, db: Any) -> None:
+def run_and_compare(name: str, db: Any, candidates: list[Path]) -> None:
+    """Run sql/NAME.sql and fail with the difference unless one of the candidates is its output."""
     sql = HERE / "sql" / f"{name}.sql"
     env = db.cluster.environment(db.name) | {"PGOPTIONS": SETTINGS, "PGAPPNAME": name}
     with sql.open() as script:
@@ -50,11 +52,11 @@ def test_regress_file_gives_expected_output(name: str, db: Any) -> None:
             # Paths in \i and \copy are relative to the files' folder, as with pg_regress.
             cwd=HERE,
         )
-    result = ROOT / "build" / "regress" / f"pg{db.cluster.label}" / f"{name}.out"
+    folder = candidates[0].parent.relative_to(HERE / "expected")
+    result = ROOT / "build" / "regress" / f"pg{db.cluster.label}" / folder / f"{name}.out"
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(done.stdout)
 
-    candidates = expected_files(name)
     if os.environ.get("TINYDANCER_ACCEPT"):
         if not any(path.exists() and path.read_text() == done.stdout for path in candidates):
             candidates[0].write_text(done.stdout)
@@ -74,6 +76,17 @@ def test_regress_file_gives_expected_output(name: str, db: Any) -> None:
     pytest.fail("\n".join(min(differences, key=len)), pytrace=False)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_regress_file_gives_expected_output(name: str, db: Any) -> None:
+    run_and_compare(name, db, expected_files(name))
+
+
+@pytest.mark.parametrize("name", MINILM_NAMES)
+def test_regress_file_gives_expected_output_with_minilm(name: str, minilm_db: Any) -> None:
+    run_and_compare(name, minilm_db, [HERE / "expected" / "minilm" / f"{name}.out"])
+
+
 def test_expected_files_have_a_script() -> None:
     known = {path for name in NAMES for path in expected_files(name)}
     assert set((HERE / "expected").glob("*.out")) <= known
+    assert set(MINILM_NAMES) <= set(NAMES)
