@@ -84,10 +84,7 @@ time_of_day(TimestampTz at)
 	int zone;
 
 	if (timestamp2tm(at, &zone, &tm, &fraction, NULL, NULL) != 0)
-		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-						errmsg("at is out of range"),
-						errdetail("The session's time zone has no such time."),
-						errhint("Pass a time between 4713 BC and 294276 AD.")));
+		elog(ERROR, "timestamp out of range");
 	return ((int64) tm.tm_hour * 3600 + tm.tm_min * 60 + tm.tm_sec) * USECS_PER_SEC + fraction;
 }
 

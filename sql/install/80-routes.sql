@@ -102,15 +102,15 @@ BEGIN
     DELETE FROM tinydancer.route_utterance u WHERE u.route_name = store_utterances.route_name;
     INSERT INTO tinydancer.route_utterance (route_name, position, utterance, embedding, encoder, negative)
     SELECT store_utterances.route_name, row_number() OVER (ORDER BY t.negative, t.position), t.utterance,
-           tinydancer.embed_phrase('utterance', t.utterance),
-           CASE WHEN NOT passed_by_callers THEN encoder_id END, t.negative
+           v.embedding, CASE WHEN v.embedding IS NOT NULL THEN encoder_id END, t.negative
     FROM (SELECT false, u.item, min(u.position)
           FROM unnest(store_utterances.utterances) WITH ORDINALITY AS u (item, position)
           GROUP BY u.item
           UNION ALL
           SELECT true, n.item, min(n.position)
           FROM unnest(store_utterances.negatives) WITH ORDINALITY AS n (item, position)
-          GROUP BY n.item) AS t (negative, utterance, position);
+          GROUP BY n.item) AS t (negative, utterance, position),
+         LATERAL (SELECT tinydancer.embed_phrase('utterance', t.utterance)) AS v (embedding);
     IF store_utterances.embedding IS NOT NULL THEN
         INSERT INTO tinydancer.route_utterance (route_name, position, utterance, embedding, encoder)
         SELECT store_utterances.route_name, count(*) + 1, '', tinydancer.unit_vector(store_utterances.embedding),
@@ -167,7 +167,7 @@ BEGIN
     PERFORM tinydancer.check_route(r, ruvector_create_route.utterances, ruvector_create_route.negatives,
                                    ruvector_create_route.embedding);
 
-    -- Before the first write, as a switch of the encoder does, so that neither waits for the other.
+    -- Before the route is locked: who changes the encoder locks in the same order.
     PERFORM tinydancer.pin_encoder();
     INSERT INTO tinydancer.route SELECT r.*
     ON CONFLICT ON CONSTRAINT route_pkey DO UPDATE
@@ -278,8 +278,8 @@ BEGIN
                                              wanted, coalesce(p.embedding, tinydancer.embed_phrase('capability', c.capability)))::float8)
                                  AS s (similarity)
               WHERE a.active
-              ORDER BY a.name, x.is_exact DESC, s.similarity DESC, c.capability COLLATE "C") AS best
-        ORDER BY best.is_exact DESC, best.similarity DESC, best.name
+              ORDER BY a.name, x.is_exact DESC, s.similarity DESC NULLS LAST, c.capability COLLATE "C") AS best
+        ORDER BY best.is_exact DESC, best.similarity DESC NULLS LAST, best.name
         LIMIT ruvector_find_agents_by_capability.k;
 END
 $$;

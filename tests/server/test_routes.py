@@ -192,6 +192,21 @@ def test_parallel_workers_match_the_leaders_routes(session: Any) -> None:
     assert conn.execute(query).fetchall() == serial
 
 
+def test_tuning_can_be_cancelled_and_leaves_nothing_behind(session: Any) -> None:
+    conn = session()
+    conn.execute(
+        "SELECT ruvector_create_route('route ' || i, utterances := ARRAY("
+        "SELECT md5(i || ' ' || j) || ' topic ' || i FROM generate_series(1, 200) j)) "
+        "FROM generate_series(1, 15) i"
+    )
+    conn.execute("SET statement_timeout = '50ms'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        conn.execute("SELECT ruvector_tune_routes(force_scorer := 'ridge')")
+    conn.execute("RESET statement_timeout")
+    assert conn.execute("SELECT count(*) FROM tinydancer.route_scorer").fetchone() == (0,)
+    assert conn.execute("SELECT count(*) FROM ruvector_semantic_route('x', 99)").fetchone() == (15,)
+
+
 # ---------------------------------------------------------------- rate limits
 
 
