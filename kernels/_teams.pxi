@@ -1,5 +1,6 @@
-# Several agents for one request, and many requests together: the part of _kernels.pyx that wraps td_team.c
-# and its kin.  Included there.
+# Several agents for one request, and many requests together, over NumPy: part of _kernels.pyx,
+# which includes this file.  Used by tinydancer.route_multi and tinydancer.route_batch; what everything means
+# is in tinydancer.h.
 
 
 @cython.final

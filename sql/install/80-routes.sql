@@ -110,7 +110,8 @@ BEGIN
           SELECT true, n.item, min(n.position)
           FROM unnest(store_utterances.negatives) WITH ORDINALITY AS n (item, position)
           GROUP BY n.item) AS t (negative, utterance, position),
-         LATERAL (SELECT tinydancer.embed_phrase('utterance', t.utterance)) AS v (embedding);
+         -- OFFSET 0: made once, though used twice.
+         LATERAL (SELECT tinydancer.embed_phrase('utterance', t.utterance) OFFSET 0) AS v (embedding);
     IF store_utterances.embedding IS NOT NULL THEN
         INSERT INTO tinydancer.route_utterance (route_name, position, utterance, embedding, encoder)
         SELECT store_utterances.route_name, count(*) + 1, '', tinydancer.unit_vector(store_utterances.embedding),

@@ -1,8 +1,9 @@
 """Run the .sql/.out pairs on every server through psql, as pg_regress would.
 
 In: sql/NAME.sql and expected/NAME.out beside this file, and expected/minilm/NAME.out for a server
-with MiniLM.  Out: build/regress/pg<label>/NAME.out, and on failure the difference.  psql does it because the wheel's own pg_regress crashes; its result is
-the same to the byte, so ``make installcheck`` may use these files too.  Accept a result with
+with MiniLM.  Out: build/regress/pg<label>/NAME.out, and on failure the difference.  psql does it
+because the wheel's own pg_regress crashes; its result is the same to the byte, so
+``make installcheck`` may use these files too.  Accept a result with
 ``TINYDANCER_ACCEPT=1 make test PYTEST_ARGS="-k regress"``.
 """
 
@@ -19,7 +20,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 NAMES = sorted(path.stem for path in (HERE / "sql").glob("*.sql"))
-# The servers of most tests have the static encoder alone; these run where MiniLM is the default too.
+# The servers of most tests have the static encoder alone; these run with MiniLM too.
 MINILM_NAMES = sorted(path.stem for path in (HERE / "expected" / "minilm").glob("*.out"))
 # The defaults of pg_regress, which hide what a server's build options would change; it sets the
 # time zone and date style too, so that `make installcheck` sees the same answers.
