@@ -1,6 +1,6 @@
 # Several agents for one request, and many requests together, over NumPy: part of _kernels.pyx,
-# which includes this file.  Used by tinydancer.route_multi and tinydancer.route_batch; what everything means
-# is in tinydancer.h.
+# which includes this file.  Used by tinydancer.route_multi and tinydancer.route_batch; what it all
+# means is in tinydancer.h.
 
 
 @cython.final
