@@ -322,7 +322,7 @@ attend(const td_bert_work *work, float *qkv, size_t n, size_t stride, size_t dim
 		/* The last four may reach beyond the text: the last query again, and dropped. */
 		size_t n_out = n - i < 4 ? n - i : 4;
 		float *query[4];
-		float inverse[4];
+		float inverse[4] = {0.0f};
 
 		for (q = 0; q < 4; q++)
 			query[q] = qkv + (q < n_out ? i + q : n - 1) * stride;
@@ -330,7 +330,7 @@ attend(const td_bert_work *work, float *qkv, size_t n, size_t stride, size_t dim
 			attend_scores(query, work->keys + j, width, size, mask + j, scores + j, 2);
 		if (j < width)
 			attend_scores(query, work->keys + j, width, size, mask + j, scores + j, 1);
-		for (q = 0; q < 4; q++)
+		for (q = 0; q < n_out; q++)
 			inverse[q] = attend_weights(scores + q * width, width);
 		for (d = 0; d < size; d += 2 * LANES)
 		{

@@ -18,6 +18,8 @@
 #define LANES 16
 
 typedef float v16f __attribute__((vector_size(64), may_alias));
+typedef float v8f __attribute__((vector_size(32), may_alias));
+typedef float v4f __attribute__((vector_size(16), may_alias));
 typedef int32_t v16i __attribute__((vector_size(64), may_alias));
 typedef uint32_t v16u __attribute__((vector_size(64), may_alias));
 
@@ -35,15 +37,14 @@ splat(float x)
 static TD_INLINE float
 lanes_sum(v16f x)
 {
-	float lane[LANES];
-	int l;
+	v8f half[2];
+	v4f quarter[2];
 
-	memcpy(lane, &x, sizeof(lane));
-	for (l = 0; l < 8; l++)
-		lane[l] += lane[l + 8];
-	for (l = 0; l < 4; l++)
-		lane[l] += lane[l + 4];
-	return (lane[0] + lane[2]) + (lane[1] + lane[3]);
+	memcpy(half, &x, sizeof(half));
+	half[0] += half[1];
+	memcpy(quarter, &half[0], sizeof(quarter));
+	quarter[0] += quarter[1];
+	return (quarter[0][0] + quarter[0][2]) + (quarter[0][1] + quarter[0][3]);
 }
 
 /* Lane by lane a < b ? a : b, and a > b ? a : b: with a NaN, what b is. */
@@ -115,33 +116,52 @@ lanes_widen(const int8_t *in)
 #endif
 }
 
+/* The least and the greatest lane: of finite lanes the same in any order. */
+#if defined(LANES_AVX512) || defined(LANES_SSE2)
 static TD_INLINE float
 lanes_least(v16f x)
 {
-	float lane[LANES];
-	int half;
-	int l;
+	__m128 q[4];
 
-	memcpy(lane, &x, sizeof(lane));
-	for (half = LANES / 2; half > 0; half /= 2)
-		for (l = 0; l < half; l++)
-			lane[l] = lane[l] < lane[l + half] ? lane[l] : lane[l + half];
-	return lane[0];
+	memcpy(q, &x, sizeof(q));
+	q[0] = _mm_min_ps(_mm_min_ps(q[0], q[1]), _mm_min_ps(q[2], q[3]));
+	q[0] = _mm_min_ps(q[0], _mm_movehl_ps(q[0], q[0]));
+	return _mm_cvtss_f32(_mm_min_ss(q[0], _mm_shuffle_ps(q[0], q[0], 1)));
 }
 
 static TD_INLINE float
 lanes_greatest(v16f x)
 {
-	float lane[LANES];
-	int half;
+	__m128 q[4];
+
+	memcpy(q, &x, sizeof(q));
+	q[0] = _mm_max_ps(_mm_max_ps(q[0], q[1]), _mm_max_ps(q[2], q[3]));
+	q[0] = _mm_max_ps(q[0], _mm_movehl_ps(q[0], q[0]));
+	return _mm_cvtss_f32(_mm_max_ss(q[0], _mm_shuffle_ps(q[0], q[0], 1)));
+}
+#else
+static TD_INLINE float
+lanes_least(v16f x)
+{
+	float least = x[0];
 	int l;
 
-	memcpy(lane, &x, sizeof(lane));
-	for (half = LANES / 2; half > 0; half /= 2)
-		for (l = 0; l < half; l++)
-			lane[l] = lane[l] > lane[l + half] ? lane[l] : lane[l + half];
-	return lane[0];
+	for (l = 1; l < LANES; l++)
+		least = x[l] < least ? x[l] : least;
+	return least;
 }
+
+static TD_INLINE float
+lanes_greatest(v16f x)
+{
+	float greatest = x[0];
+	int l;
+
+	for (l = 1; l < LANES; l++)
+		greatest = x[l] > greatest ? x[l] : greatest;
+	return greatest;
+}
+#endif
 
 /*
  * exp(x) for x <= 0, relative error at most 2e-7 down to -87, and exp(-87), about 1.6e-38, below:
