@@ -92,12 +92,6 @@ tdpg_batch_score(TdBatch *batch, int i)
 }
 
 void *
-tdpg_kernel_buffer(Size size)
-{
-	return (void *) TYPEALIGN(64, MemoryContextAllocHuge(CurrentMemoryContext, size + 64));
-}
-
-void *
 tdpg_grow(void *array, Size n, Size *room, Size element)
 {
 	if (n < *room)

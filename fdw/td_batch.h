@@ -63,9 +63,6 @@ extern void tdpg_choices_init(TdChoices *choices, uint32 n_agents);
 extern bool tdpg_choices_add(TdChoices *choices, const TdRouter *router, bool hull_only,
 							 bool needs_cost, td_choice *fallback);
 
-/* A buffer aligned for the kernel, of any size, in the current memory context. */
-extern void *tdpg_kernel_buffer(Size size);
-
 /* An array that doubles: room for one more than n elements. */
 extern void *tdpg_grow(void *array, Size n, Size *room, Size element);
 

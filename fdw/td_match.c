@@ -24,6 +24,7 @@
 #include "access/table.h"
 #include "td_compat.h"
 #include "td_error.h"
+#include "td_lent.h"
 #include "td_match.h"
 
 TdMatcher *

@@ -17,17 +17,8 @@
 #include "td_compat.h"
 #include "td_error.h"
 #include "td_guc.h"
+#include "td_lent.h"
 #include "td_route.h"
-
-/* Widest vector register, and a cache line. */
-#define BUFFER_ALIGNMENT 64
-
-static void *
-aligned_buffer(MemoryContext context, size_t size)
-{
-	return (void *) TYPEALIGN(BUFFER_ALIGNMENT,
-							  MemoryContextAllocHuge(context, size + BUFFER_ALIGNMENT));
-}
 
 TdRouter *
 tdpg_router_create(MemoryContext context)
@@ -36,11 +27,11 @@ tdpg_router_create(MemoryContext context)
 	TdRegistry *registry = tdpg_registry_acquire(context);
 
 	router->registry = registry;
-	router->embedding = aligned_buffer(context, sizeof(float) * registry->view.dim);
+	router->embedding = tdpg_lent(context, sizeof(float) * registry->view.dim);
 	router->embedder = tdpg_embedder_create(context);
 	router->score_scratch_size = td_score_scratch_size(&registry->view);
-	router->score_scratch = aligned_buffer(context, router->score_scratch_size);
-	router->candidates = aligned_buffer(context, sizeof(td_candidate) * registry->view.n_agents);
+	router->score_scratch = tdpg_lent(context, router->score_scratch_size);
+	router->candidates = tdpg_lent(context, sizeof(td_candidate) * registry->view.n_agents);
 	return router;
 }
 

@@ -17,25 +17,16 @@
 
 #include "td_embedder.h"
 #include "td_error.h"
+#include "td_lent.h"
 #include "td_registry.h"
 #include "td_registry_read.h"
 #include "td_route_read.h"
 #include "td_route_set.h"
 
-/* Widest vector register, and a cache line. */
-#define BUFFER_ALIGNMENT 64
-
 static TdRouteSet *current = NULL;
 
 /* How often this backend has read the routes: for tests of what makes it do so. */
 static uint64 builds = 0;
-
-void *
-tdpg_lent(MemoryContext context, size_t size)
-{
-	return (void *) TYPEALIGN(BUFFER_ALIGNMENT,
-							  MemoryContextAllocHuge(context, size + BUFFER_ALIGNMENT));
-}
 
 /* ---------------------------------------------------------------- packing */
 

@@ -39,7 +39,4 @@ typedef struct TdRouteSet
  */
 extern TdRouteSet *tdpg_route_set_acquire(MemoryContext owner);
 
-/* Memory of at least that size, aligned as the kernel wants it. */
-extern void *tdpg_lent(MemoryContext context, size_t size);
-
 #endif /* TD_ROUTE_SET_H */

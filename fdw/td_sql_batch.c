@@ -18,6 +18,7 @@
 #include "td_batch.h"
 #include "td_compat.h"
 #include "td_error.h"
+#include "td_lent.h"
 
 /* The arguments of ruvector_batch_route(), in their order. */
 enum
@@ -312,7 +313,7 @@ solve(const td_knapsack *knapsack, const JointLimits *limits, uint32 *level, td_
 	td_status status =
 		td_knapsack_solve(knapsack, limits->goal,
 						  limits->goal == TD_LEAST_COST ? limits->min_quality : limits->max_cost,
-						  level, plan, tdpg_kernel_buffer(size), size);
+						  level, plan, tdpg_lent(CurrentMemoryContext, size), size);
 
 	if (status != TD_OK)
 		tdpg_error(status);

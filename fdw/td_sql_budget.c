@@ -19,6 +19,7 @@
 #include "td_batch.h"
 #include "td_compat.h"
 #include "td_error.h"
+#include "td_lent.h"
 
 /* The arguments of tinydancer.plan_budget(), in their order. */
 enum
@@ -312,7 +313,7 @@ plan_log(FunctionCallInfo fcinfo, BudgetCall *call, TdRouter *router)
 	knapsack.choices = choices.choices;
 	size = td_knapsack_scratch_size(&knapsack);
 	status = td_knapsack_divide(&knapsack, kinds, call->budget / call->scale, call->allotted,
-								router->registry->view.n_agents, &plan, tdpg_kernel_buffer(size),
+								router->registry->view.n_agents, &plan, tdpg_lent(CurrentMemoryContext, size),
 								size);
 	if (status != TD_OK)
 		tdpg_error(status);

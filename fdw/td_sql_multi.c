@@ -17,6 +17,7 @@
 
 #include "td_compat.h"
 #include "td_error.h"
+#include "td_lent.h"
 #include "td_route.h"
 
 /* The arguments of ruvector_route_multi(), in their order. */
@@ -92,7 +93,7 @@ statement_state(FunctionCallInfo fcinfo)
 	state->queries = palloc(sizeof(float) * registry->view.dim * (1 + TD_PARTS_MAX));
 	state->scratch_size =
 		Max(td_team_scratch_size(&registry->view), td_score_scratch_size(&registry->view));
-	state->scratch = (void *) TYPEALIGN(64, palloc(state->scratch_size + 64));
+	state->scratch = tdpg_lent(CurrentMemoryContext, state->scratch_size);
 	MemoryContextSwitchTo(before);
 	fcinfo->flinfo->fn_extra = state;
 	return state;

@@ -16,6 +16,7 @@
 
 #include "td_compat.h"
 #include "td_error.h"
+#include "td_lent.h"
 #include "td_match.h"
 
 /* Columns of tinydancer.tune_report(). */

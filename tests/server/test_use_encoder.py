@@ -147,15 +147,19 @@ def test_passed_vector_is_made_from_the_description_and_named(session: Any) -> N
     conn = session()
     register(conn, "passed", "translate texts", embedding=[1.0] * 128, capabilities=["chess"])
     register(conn, "described", "play chess")
+    register(conn, "twin", "translate texts")
     notices = use(conn, "small-1")
     assert len(notices) == 1
     assert '"passed"' in notices[0]
-    # Of one text with itself, both as int8, whose lengths are those of the rounding.
-    row = conn.execute(
-        "SELECT closest_phrase, similarity > 0.99 "
-        "FROM ruvector_explain_route('translate texts') WHERE agent_name = 'passed'"
-    ).fetchone()
-    assert row == ("translate texts", True)
+    # As similar, to the bit, as an agent who never had another vector than that of the text.
+    rows = conn.execute(
+        "SELECT agent_name, closest_phrase, similarity "
+        "FROM ruvector_explain_route('translate texts') WHERE agent_name IN ('passed', 'twin') "
+        "ORDER BY agent_name"
+    ).fetchall()
+    similarity = rows[1][2]
+    assert rows == [(name, "translate texts", similarity) for name in ("passed", "twin")]
+    assert similarity > 0.99
     assert use(conn, "static") == []
 
 
