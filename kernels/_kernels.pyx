@@ -62,6 +62,7 @@ __all__ = [
     "exp",
     "fold",
     "hash64",
+    "matvec",
     "norm",
     "normalise",
     "quantise",
@@ -213,6 +214,12 @@ cdef int _level(object name) except -1:
             f"The greatest that it can run is {BEST_LEVEL}.",
         )
     return number
+
+
+cdef int _chosen_level(object level) except -1:
+    """The number of a level that was asked for; None: what the environment says, or the best."""
+    wanted = level if level is not None else os.environ.get(LEVEL_VARIABLE)
+    return _level(wanted) if wanted else <int> td.td_level_best()
 
 
 cdef object _wrong_array(str what, object given, str wanted):
@@ -458,6 +465,72 @@ def dot_i8(a, b):
     q = &y[0] if n > 0 else NULL
     with nogil:
         result = td.td_vec_dot_i8(p, q, n)
+    return result
+
+
+def matvec(matrix, x, scales=None, *, level=None):
+    """Return the product of a matrix and a vector.
+
+    Args:
+        matrix: (n, dim) float32, contiguous; with ``scales`` int8.
+        x: (dim,) float32; quantised as by ``quantise`` where the matrix is int8.
+        scales: (n,) float32, the scales of the int8 rows.
+        level: the instruction set to compute with, one of LEVELS; None means what the environment
+            variable TINYDANCER_KERNEL_LEVEL names, or the best. All give the same bits.
+
+    Returns:
+        (n,) float32.
+
+    Raises:
+        ShapeError: for other shapes or element types.
+        NonFiniteError: for a NaN or an infinity in ``x``.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
+    """
+    cdef const float[::1] vector = _floats(x, "x")
+    cdef const float[:, ::1] floats
+    cdef const int8_t[:, ::1] bytes_
+    cdef const float[::1] scale_view
+    cdef const float *x_at = _float_at(vector)
+    cdef size_t n_in = vector.shape[0]
+    cdef size_t n
+    cdef td.td_matrix view
+    cdef uint32_t weights = td.TD_WEIGHTS_F32 if scales is None else td.TD_WEIGHTS_I8
+    cdef uint32_t chosen = _chosen_level(level)
+    cdef float[::1] out
+    cdef float *y = NULL
+    cdef _Scratch scratch
+    cdef td.td_status status
+
+    memset(&view, 0, sizeof(td.td_matrix))
+    if scales is None:
+        floats = _float_rows(matrix, "matrix")
+        _same_length(floats.shape[1], n_in)
+        n = floats.shape[0]
+        if floats.size > 0:
+            view.f32 = &floats[0, 0]
+    else:
+        bytes_ = _int8_rows(matrix, "matrix")
+        scale_view = _floats(scales, "scales")
+        _same_length(bytes_.shape[1], n_in)
+        n = bytes_.shape[0]
+        if <size_t> scale_view.shape[0] != n:
+            raise errors.ShapeError(
+                f"different numbers of rows and scales {n} and {scale_view.shape[0]}"
+            )
+        if bytes_.size > 0:
+            view.i8 = &bytes_[0, 0]
+        view.scales = _float_at(scale_view)
+    result = np.empty(n, dtype=np.float32)
+    if n > 0:
+        out = result
+        y = &out[0]
+    scratch = _Scratch(td.td_matvec_scratch_size(n_in))
+    with nogil:
+        status = td.td_matvec(chosen, &view, weights, n, n_in, x_at, y, scratch.start, scratch.size)
+    if status == td.TD_ERR_SHAPE:
+        _raise(status, f"The vector has {n_in} dimensions, 1 to {MAX_I8} are possible.")
+    if status != td.TD_OK:
+        _raise(status, _first_nonfinite(vector))
     return result
 
 
@@ -822,9 +895,7 @@ cdef class Encoder:
             status = td.td_encoder_open(content.start, content.size, &self.encoder)
         if status != td.TD_OK:
             content.refuse(status)
-        wanted = level if level is not None else os.environ.get(LEVEL_VARIABLE)
-        if wanted:
-            self.encoder.level = _level(wanted)
+        self.encoder.level = _chosen_level(level)
 
     @property
     def level(self):

@@ -44,6 +44,20 @@ cdef extern from "tinydancer.h" nogil:
     void td_vec_sigmoid(const float *x, float *y, size_t n)
     void td_vec_tanh(const float *x, float *y, size_t n)
 
+    # td_matvec.c
+    ctypedef enum td_weights:
+        TD_WEIGHTS_F32
+        TD_WEIGHTS_I8
+
+    ctypedef struct td_matrix:
+        const float *f32
+        const int8_t *i8
+        const float *scales
+
+    size_t td_matvec_scratch_size(size_t n_in)
+    td_status td_matvec(uint32_t level, const td_matrix *matrix, uint32_t weights, size_t n_out,
+                        size_t n_in, const float *x, float *y, void *scratch, size_t scratch_size)
+
     # td_topk.c
     size_t td_topk_scratch_size(size_t dim)
     td_status td_topk_cosine(const float *query, const int8_t *rows, const float *scales,
@@ -151,15 +165,6 @@ cdef extern from "tinydancer.h" nogil:
     void td_embed_end(td_embed_job *job, float *out)
 
     # td_fastgrnn.c
-    ctypedef enum td_weights:
-        TD_WEIGHTS_F32
-        TD_WEIGHTS_I8
-
-    ctypedef struct td_matrix:
-        const float *f32
-        const int8_t *i8
-        const float *scales
-
     ctypedef struct td_factored:
         td_matrix left
         td_matrix right

@@ -112,6 +112,40 @@ void td_vec_sigmoid(const float *x, float *y, size_t n);
 /* y[i] = tanh(x[i]) over n, error at most 4 ulp; y may equal x. */
 void td_vec_tanh(const float *x, float *y, size_t n);
 
+/* ---------------------------------------------------------------- in td_matvec.c: matrices */
+
+typedef enum td_weights
+{
+	TD_WEIGHTS_F32 = 0,
+	TD_WEIGHTS_I8 = 1 /* int8 per output row; inputs are quantised per vector, sums are exact */
+} td_weights;
+
+/* One matrix, row-major [n_out][n_in]: float values, or int8 values with one scale per row. */
+typedef struct td_matrix
+{
+	const float *f32;	 /* TD_WEIGHTS_F32 */
+	const int8_t *i8;	 /* TD_WEIGHTS_I8 */
+	const float *scales; /* [n_out], TD_WEIGHTS_I8 */
+} td_matrix;
+
+/*
+ * y = matrix x, by the code of a level.
+ *
+ * level    td_level; td_level_best() unless a caller lowers it, 0: portable C
+ * weights  td_weights: which of the matrix's arrays is read.  f32: y[i] = td_vec_dot() of row i and
+ *          x.  int8: x is quantised as by td_vec_quantise(), and y[i] = sum * (scale of x * scale
+ *          of row i) with the exact sum of the int8 products
+ * x        [n_in]
+ * y        [n_out] out
+ * scratch  td_matvec_scratch_size(n_in) bytes, aligned to 64
+ *
+ * Returns TD_ERR_NONFINITE for a NaN or infinity in x, TD_ERR_SHAPE when n_in is 0 or over 131,072
+ * or the array of the weights is missing, TD_ERR_BUFFER.  Cost O(n_out * n_in).
+ */
+size_t td_matvec_scratch_size(size_t n_in);
+td_status td_matvec(uint32_t level, const td_matrix *matrix, uint32_t weights, size_t n_out,
+					size_t n_in, const float *x, float *y, void *scratch, size_t scratch_size);
+
 /* ---------------------------------------------------------------- in td_topk.c: cosine search */
 
 /*
@@ -457,20 +491,6 @@ void td_embed_end(td_embed_job *job, float *out);
  * zeta and nu are the values used in the formula, in [0, 1]: whoever trained them as sigmoids has
  * applied the sigmoid already.
  */
-typedef enum td_weights
-{
-	TD_WEIGHTS_F32 = 0,
-	TD_WEIGHTS_I8 = 1 /* int8 per output row; inputs are quantised per vector, sums are exact */
-} td_weights;
-
-/* One matrix, row-major [n_out][n_in]: float values, or int8 values with one scale per row. */
-typedef struct td_matrix
-{
-	const float *f32;	 /* TD_WEIGHTS_F32 */
-	const int8_t *i8;	 /* TD_WEIGHTS_I8 */
-	const float *scales; /* [n_out], TD_WEIGHTS_I8 */
-} td_matrix;
-
 /* A product W = left * right, or a full matrix in right alone when the rank is 0. */
 typedef struct td_factored
 {

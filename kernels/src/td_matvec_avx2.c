@@ -1,0 +1,89 @@
+/*
+ * td_matvec_avx2.c - one vector against many rows for processors with AVX2.
+ *
+ * In and out: see td_matvec.h.  Chosen by td_code_of().
+ */
+#include "tinydancer.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+#include <immintrin.h>
+
+#include "td_matvec.h"
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+
+#define LANES_SSE2
+#include "td_lanes.h"
+
+#define VECTOR 32
+#define ROWS 4
+#define WIDE_OPERAND 0
+
+/*
+ * One to four rows.  maddubs multiplies unsigned by signed: the row's magnitude by the operand with
+ * the row's sign.  Two such products are at most 2 * 128 * 127 and fit in 16 bits.
+ */
+static TD_INLINE void
+some_products(const int8_t *rows, int count, size_t n, const td_operand *operand, int32_t *sums)
+{
+	const __m256i ones = _mm256_set1_epi16(1);
+	__m256i acc[4];
+	size_t whole = n - n % 32;
+	size_t i;
+	int r;
+
+	for (r = 0; r < count; r++)
+		acc[r] = _mm256_setzero_si256();
+	for (i = 0; i < whole; i += 32)
+	{
+		__m256i x = _mm256_loadu_si256((const __m256i *) (operand->narrow + i));
+
+		for (r = 0; r < count; r++)
+		{
+			__m256i row = _mm256_loadu_si256((const __m256i *) (rows + r * n + i));
+			__m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(row), _mm256_sign_epi8(x, row));
+
+			acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(pairs, ones));
+		}
+	}
+	for (r = 0; r < count; r++)
+	{
+		__m128i four =
+			_mm_add_epi32(_mm256_castsi256_si128(acc[r]), _mm256_extracti128_si256(acc[r], 1));
+
+		four = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(1, 0, 3, 2)));
+		four = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(2, 3, 0, 1)));
+		sums[r] = _mm_cvtsi128_si32(four);
+		for (i = whole; i < n; i++)
+			sums[r] += operand->narrow[i] * rows[r * n + i];
+	}
+}
+
+static void
+products_i8(const int8_t *rows, size_t n_rows, size_t n, const td_operand *operand, int32_t *sums)
+{
+	size_t row = 0;
+
+	for (; row + 4 <= n_rows; row += 4)
+		some_products(rows + row * n, 4, n, operand, sums + row);
+	for (; row < n_rows; row++)
+		some_products(rows + row * n, 1, n, operand, sums + row);
+}
+
+#include "td_matvec_body.h"
+
+const td_code td_code_avx2 = CODE;
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif
