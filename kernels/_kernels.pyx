@@ -1170,9 +1170,18 @@ cdef class Encoder:
 # ------------------------------------------------------------------ FastGRNN
 
 
+cdef object _aligned(object shape, object dtype):
+    """An empty array that starts at a multiple of 64, where a register's worth is one cache line."""
+    room = np.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize + 63, dtype=np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start:room.size - 63 + start].view(dtype).reshape(shape)
+
+
 cdef object _weights(object array, str what, int n_dimensions):
     """A float32 copy of a parameter, checked."""
-    result = np.array(array, dtype=np.float32, order="C", copy=True)
+    array = np.asarray(array, dtype=np.float32)
+    result = _aligned(array.shape, np.float32)
+    result[...] = array
     if result.ndim != n_dimensions:
         raise errors.ShapeError(
             f"{what} has the wrong number of dimensions",
@@ -1195,7 +1204,7 @@ cdef object _bind_matrix(td.td_matrix *matrix, object array, bint int8, list kee
         keep.append(array)
         matrix.f32 = &values[0, 0]
         return None
-    quantised = np.empty(array.shape, dtype=np.int8)
+    quantised = _aligned(array.shape, np.int8)
     row_scales = np.empty(array.shape[0], dtype=np.float32)
     rows = quantised
     scales = row_scales
@@ -1262,12 +1271,14 @@ cdef class FastGRNN:
         W_h: like W, for the candidate; None (with U_h None): W and U serve both (tied).
         U_h: like U, for the candidate.
         int8: keep the matrices as int8 with one scale per row; inputs are then quantised too.
+        level: the instruction set to compute with, as for ``matvec``.
 
     Parameters are copied as float32.
 
     Raises:
         ShapeError: if shapes or ranks contradict each other, or zeta or nu lies outside [0, 1].
         NonFiniteError: for a NaN or an infinity in a parameter.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
     """
 
     cdef td.td_fastgrnn cell
@@ -1284,6 +1295,7 @@ cdef class FastGRNN:
         W_h=None,
         U_h=None,
         bint int8=False,
+        level=None,
     ):
         cdef td.td_fastgrnn *cell = &self.cell
         cdef float[::1] gate_bias
@@ -1322,6 +1334,7 @@ cdef class FastGRNN:
         cell.rank_w = rank_w
         cell.rank_u = rank_u
         cell.tied = W_h is None
+        cell.level = _chosen_level(level)
         cell.weights = td.TD_WEIGHTS_I8 if int8 else td.TD_WEIGHTS_F32
         cell.b_z = &gate_bias[0]
         cell.b_h = &candidate_bias[0]
@@ -1359,6 +1372,11 @@ cdef class FastGRNN:
     def int8(self):
         """Whether the matrices are int8."""
         return self.cell.weights == td.TD_WEIGHTS_I8
+
+    @property
+    def level(self):
+        """The instruction set it computes with, one of LEVELS."""
+        return LEVELS[self.cell.level]
 
     def __repr__(self):
         return (

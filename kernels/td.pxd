@@ -176,6 +176,7 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t rank_u
         uint32_t tied
         uint32_t weights
+        uint32_t level
         td_factored w
         td_factored u
         td_factored w_h

@@ -506,6 +506,7 @@ typedef struct td_fastgrnn
 	uint32_t rank_u;
 	uint32_t tied;	  /* 1: w and u serve the candidate too, w_h and u_h are not read */
 	uint32_t weights; /* td_weights */
+	uint32_t level;	  /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	td_factored w;	  /* gate; with tied also candidate */
 	td_factored u;
 	td_factored w_h; /* candidate */

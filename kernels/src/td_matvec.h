@@ -48,7 +48,7 @@ typedef struct td_code
 
 	/* As td_vec_sigmoid() and td_vec_tanh(). */
 	void (*sigmoid)(const float *x, float *y, size_t n);
-	void (*tanh)(const float *x, float *y, size_t n);
+	void (*hyperbolic_tangent)(const float *x, float *y, size_t n);
 } td_code;
 
 extern const td_code td_code_portable;

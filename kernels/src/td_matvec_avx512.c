@@ -23,7 +23,7 @@
 #include "td_lanes.h"
 
 #define VECTOR 64
-#define ROWS 8
+#define ROWS 2
 #define WIDE_OPERAND 0
 
 /*
