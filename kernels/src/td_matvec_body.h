@@ -37,10 +37,6 @@ some_rows_f32(const float *rows, int count, size_t n, const float *x, float *y)
 			acc[r][p] = (lane_part) {0.0f};
 	for (i = 0; i < whole; i += LANES)
 	{
-		/* The rows that come next: two streams at a time defeat the processor's own guess. */
-#pragma GCC unroll 8
-		for (r = 0; r < count; r++)
-			__builtin_prefetch(rows + (r + count) * n + i);
 #pragma GCC unroll 4
 		for (p = 0; p < PIECES; p++)
 		{
@@ -50,6 +46,10 @@ some_rows_f32(const float *rows, int count, size_t n, const float *x, float *y)
 			for (r = 0; r < count; r++)
 				acc[r][p] += *(const lane_part *) (rows + r * n + i + p * (VECTOR / 4)) * v;
 		}
+		/* The rows that come next: two streams at a time defeat the processor's own guess. */
+#pragma GCC unroll 8
+		for (r = 0; r < count; r++)
+			__builtin_prefetch(rows + (r + count) * n + i);
 	}
 	if (whole < n)
 	{
