@@ -616,7 +616,7 @@ def exp(x):
     return result
 
 
-def topk_cosine(query, rows, scales, Py_ssize_t k):
+def topk_cosine(query, rows, scales, Py_ssize_t k, *, level=None):
     """Find the ``k`` rows nearest to a query by cosine.
 
     Args:
@@ -624,6 +624,7 @@ def topk_cosine(query, rows, scales, Py_ssize_t k):
         rows: (n, dim) int8, each the ``quantise`` of a unit vector.
         scales: (n,) float32, the scales of the rows.
         k: how many; fewer come back when there are fewer rows.
+        level: the instruction set to compute with, as for ``matvec``.
 
     Returns:
         Row numbers, (min(k, n),) uint32, greatest cosine first and equal ones by row number, and
@@ -632,7 +633,9 @@ def topk_cosine(query, rows, scales, Py_ssize_t k):
     Raises:
         ShapeError: for other shapes or element types, or a negative ``k``.
         NonFiniteError: for a NaN or an infinity in the query.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
     """
+    cdef uint32_t chosen = _chosen_level(level)
     cdef const float[::1] q = _floats(query, "query")
     cdef const int8_t[:, ::1] r = _int8_rows(rows)
     cdef const float[::1] s = _floats(scales, "scales")
@@ -666,8 +669,8 @@ def topk_cosine(query, rows, scales, Py_ssize_t k):
         rows_at = &r[0, 0]
     scratch = _Scratch(td.td_topk_scratch_size(dim))
     with nogil:
-        status = td.td_topk_cosine(query_at, rows_at, scales_at, n, dim, wanted, index_at, score_at,
-                                   &found, scratch.start, scratch.size)
+        status = td.td_topk_cosine(chosen, query_at, rows_at, scales_at, n, dim, wanted, index_at,
+                                   score_at, &found, scratch.start, scratch.size)
     if status == td.TD_ERR_SHAPE:
         _raise(status, f"The query has {dim} dimensions, 1 to {MAX_I8} are possible.")
     if status != td.TD_OK:
@@ -1171,17 +1174,21 @@ cdef class Encoder:
 
 
 cdef object _aligned(object shape, object dtype):
-    """An empty array that starts at a multiple of 64, where a register's worth is one cache line."""
+    """An empty array that starts at a multiple of 64, where a register is one cache line."""
     room = np.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize + 63, dtype=np.uint8)
     start = -room.ctypes.data % 64
     return room[start:room.size - 63 + start].view(dtype).reshape(shape)
 
 
+cdef object _aligned_copy(object array):
+    result = _aligned(array.shape, array.dtype)
+    result[...] = array
+    return result
+
+
 cdef object _weights(object array, str what, int n_dimensions):
     """A float32 copy of a parameter, checked."""
-    array = np.asarray(array, dtype=np.float32)
-    result = _aligned(array.shape, np.float32)
-    result[...] = array
+    result = _aligned_copy(np.asarray(array, dtype=np.float32))
     if result.ndim != n_dimensions:
         raise errors.ShapeError(
             f"{what} has the wrong number of dimensions",
@@ -1558,10 +1565,12 @@ cdef class Registry:
         rows: (p, dim) int8, each phrase's ``quantise``d unit vector.
         scales: (p,) float32, their scales.
         phrases: p str, the phrases themselves, for ``Scores.reason``.
+        level: the instruction set to compute with, as for ``matvec``.
 
     Raises:
         ShapeError: if shapes contradict each other or an agent points outside of the arrays.
         InvalidAgentError: for a figure that is not one.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
     """
 
     cdef td.td_registry registry
@@ -1569,7 +1578,7 @@ cdef class Registry:
     cdef object _arrays
     cdef list _phrases
 
-    def __cinit__(self, agents, capabilities, rows, scales, phrases):
+    def __cinit__(self, agents, capabilities, rows, scales, phrases, *, level=None):
         cdef const uint8_t[::1] agent_bytes
         cdef const int8_t[:, ::1] row_view = _int8_rows(rows, "rows")
         cdef const uint32_t[::1] capability_view
@@ -1580,7 +1589,7 @@ cdef class Registry:
         self.agents = _frozen(agents, AGENT_DTYPE, "agents")
         capabilities = _frozen(capabilities, np.uint32, "capabilities")
         scales = _frozen(scales, np.float32, "scales")
-        rows = np.array(row_view, dtype=np.int8, order="C")
+        rows = _aligned_copy(np.asarray(row_view))
         self._phrases = [_utf8(phrase) for phrase in phrases]
         n_phrases = rows.shape[0]
         if scales.shape[0] != n_phrases or len(self._phrases) != n_phrases:
@@ -1612,6 +1621,7 @@ cdef class Registry:
         self.registry.n_agents = self.agents.shape[0]
         self.registry.n_phrases = n_phrases
         self.registry.dim = rows.shape[1]
+        self.registry.level = _chosen_level(level)
         self.registry.agents = NULL
         self.registry.phrase_rows = NULL
         self.registry.phrase_scales = NULL

@@ -60,9 +60,10 @@ cdef extern from "tinydancer.h" nogil:
 
     # td_topk.c
     size_t td_topk_scratch_size(size_t dim)
-    td_status td_topk_cosine(const float *query, const int8_t *rows, const float *scales,
-                             size_t n_rows, size_t dim, size_t k, uint32_t *index, float *score,
-                             size_t *n_found, void *scratch, size_t scratch_size)
+    td_status td_topk_cosine(uint32_t level, const float *query, const int8_t *rows,
+                             const float *scales, size_t n_rows, size_t dim, size_t k,
+                             uint32_t *index, float *score, size_t *n_found, void *scratch,
+                             size_t scratch_size)
 
     # td_hash.c
     uint64_t td_hash64(const void *data, size_t size, uint64_t seed)
@@ -219,6 +220,7 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t n_agents
         uint32_t n_phrases
         uint32_t dim
+        uint32_t level
         const td_agent *agents
         const int8_t *phrase_rows
         const float *phrase_scales
@@ -435,6 +437,7 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t n_rows
         uint32_t n_negatives
         uint32_t dim
+        uint32_t level
         const td_route *routes
         const int8_t *rows
         const float *scales

@@ -151,6 +151,7 @@ td_status td_matvec(uint32_t level, const td_matrix *matrix, uint32_t weights, s
 /*
  * The k rows nearest to a query by cosine.
  *
+ * level   td_level, as for td_matvec()
  * query   [dim], unit length or zero
  * rows    [n_rows][dim] int8, each the td_vec_quantise() of a unit vector
  * scales  [n_rows], the scales of the rows
@@ -163,9 +164,9 @@ td_status td_matvec(uint32_t level, const td_matrix *matrix, uint32_t weights, s
  * Cost O(n_rows * dim + n_rows * log k).
  */
 size_t td_topk_scratch_size(size_t dim);
-td_status td_topk_cosine(const float *query, const int8_t *rows, const float *scales, size_t n_rows,
-						 size_t dim, size_t k, uint32_t *index, float *score, size_t *n_found,
-						 void *scratch, size_t scratch_size);
+td_status td_topk_cosine(uint32_t level, const float *query, const int8_t *rows,
+						 const float *scales, size_t n_rows, size_t dim, size_t k, uint32_t *index,
+						 float *score, size_t *n_found, void *scratch, size_t scratch_size);
 
 /* ---------------------------------------------------------------- in td_hash.c: checksum */
 
@@ -574,6 +575,7 @@ typedef struct td_registry
 	uint32_t n_agents;
 	uint32_t n_phrases;
 	uint32_t dim;
+	uint32_t level; /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	const td_agent *agents;
 	const int8_t *phrase_rows;	  /* [n_phrases][dim], td_vec_quantise() of unit vectors */
 	const float *phrase_scales;	  /* [n_phrases] */
@@ -1020,6 +1022,7 @@ typedef struct td_routes
 	uint32_t n_rows;
 	uint32_t n_negatives;
 	uint32_t dim;
+	uint32_t level; /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	const td_route *routes;
 	const int8_t *rows;	 /* [n_rows][dim], td_vec_quantise() of unit vectors, in route order */
 	const float *scales; /* [n_rows] */

@@ -3,6 +3,7 @@
  *
  * Weights and a float vector in, a float vector out; called by both shells for the heads of models.
  */
+#include "td_dot.h"
 #include "td_matvec.h"
 
 const td_code *
@@ -20,6 +21,44 @@ td_code_of(uint32_t level)
 		default:
 			return &td_code_portable;
 	}
+}
+
+td_query
+td_query_of_row(uint32_t level, const int8_t *row, float scale, size_t n, int16_t *wide)
+{
+	td_query query = {td_code_of(level), {row, wide, 0, scale}};
+	size_t i;
+
+	td_widen(row, n, wide);
+	for (i = 0; i < n; i++)
+		query.operand.sum += row[i];
+	return query;
+}
+
+void
+td_products_begin(td_products *products, const td_query *query, const int8_t *rows,
+				  const float *scales, size_t n_rows, size_t dim)
+{
+	products->query = query;
+	products->rows = rows;
+	products->scales = scales;
+	products->dim = dim;
+	products->end = n_rows;
+	products->first = 0;
+	products->n = 0;
+	products->value = products->ahead;
+}
+
+void
+td_products_ahead(td_products *products, size_t row)
+{
+	size_t n = row < products->end ? products->end - row : 1;
+
+	products->first = row;
+	products->n = n < TD_AHEAD ? n : TD_AHEAD;
+	products->query->code->rows_i8(products->rows + row * products->dim, products->scales + row,
+								   products->n, products->dim, &products->query->operand,
+								   products->ahead);
 }
 
 size_t

@@ -65,4 +65,56 @@ td_operand_size(size_t n)
 	return (n + 63) / 64 * 64 + n * sizeof(int16_t);
 }
 
+/* A vector that is compared with rows, and the code that does it. */
+typedef struct td_query
+{
+	const td_code *code;
+	td_operand operand;
+} td_query;
+
+/* An int8 row as a query; wide[n] is lent. */
+td_query td_query_of_row(uint32_t level, const int8_t *row, float scale, size_t n, int16_t *wide);
+
+/* Rows whose products are worked out together when one of them is asked for. */
+#define TD_AHEAD 64
+
+/*
+ * The products of a query and rows[...][dim] that are asked for by number, best in order.
+ * Set up by td_products_begin(), read by td_product(); end may be changed between.
+ */
+typedef struct td_products
+{
+	const td_query *query;
+	const int8_t *rows;
+	const float *scales;
+	size_t dim;
+	size_t end;			/* greater numbers are not worked out ahead */
+	size_t first;		/* number of values[0] */
+	size_t n;			/* of the values that are there */
+	const float *value; /* those of ahead[], or all */
+	float ahead[TD_AHEAD];
+} td_products;
+
+void td_products_begin(td_products *products, const td_query *query, const int8_t *rows,
+					   const float *scales, size_t n_rows, size_t dim);
+
+/* Work out the products from row on. */
+void td_products_ahead(td_products *products, size_t row);
+
+static inline float
+td_product(td_products *products, size_t row)
+{
+	if (row - products->first >= products->n)
+		td_products_ahead(products, row);
+	return products->value[row - products->first];
+}
+
+/* A product of unit vectors as a cosine: NaN, from a scale that is none, is farthest. */
+static inline float
+td_as_cosine(float product)
+{
+	product = product > -1.0f ? product : -1.0f;
+	return product < 1.0f ? product : 1.0f;
+}
+
 #endif /* TD_MATVEC_H */
