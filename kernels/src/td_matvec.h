@@ -46,6 +46,9 @@ typedef struct td_code
 	void (*rows_i8)(const int8_t *rows, const float *scales, size_t n_rows, size_t n,
 					const td_operand *operand, float *y);
 
+	/* The first i from on with y[i] > limit; n when there is none. */
+	size_t (*first_above)(const float *y, size_t from, size_t n, float limit);
+
 	/* As td_vec_sigmoid() and td_vec_tanh(). */
 	void (*sigmoid)(const float *x, float *y, size_t n);
 	void (*hyperbolic_tangent)(const float *x, float *y, size_t n);

@@ -30,7 +30,8 @@
  * the row's sign.  Two such products are at most 2 * 128 * 127 and fit in 16 bits.
  */
 static TD_INLINE void
-some_products(const int8_t *rows, int count, size_t n, const td_operand *operand, int32_t *sums)
+some_rows_i8(const int8_t *rows, const float *scales, int count, size_t n,
+			 const td_operand *operand, float *y)
 {
 	const __m256i ones = _mm256_set1_epi16(1);
 	__m256i acc[4];
@@ -56,24 +57,37 @@ some_products(const int8_t *rows, int count, size_t n, const td_operand *operand
 	{
 		__m128i four =
 			_mm_add_epi32(_mm256_castsi256_si128(acc[r]), _mm256_extracti128_si256(acc[r], 1));
+		int32_t sum;
 
 		four = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(1, 0, 3, 2)));
 		four = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(2, 3, 0, 1)));
-		sums[r] = _mm_cvtsi128_si32(four);
+		sum = _mm_cvtsi128_si32(four);
 		for (i = whole; i < n; i++)
-			sums[r] += operand->narrow[i] * rows[r * n + i];
+			sum += operand->narrow[i] * rows[r * n + i];
+		y[r] = (float) sum * (operand->scale * scales[r]);
 	}
 }
 
 static void
-products_i8(const int8_t *rows, size_t n_rows, size_t n, const td_operand *operand, int32_t *sums)
+rows_i8(const int8_t *rows, const float *scales, size_t n_rows, size_t n, const td_operand *operand,
+		float *y)
 {
 	size_t row = 0;
 
 	for (; row + 4 <= n_rows; row += 4)
-		some_products(rows + row * n, 4, n, operand, sums + row);
+		some_rows_i8(rows + row * n, scales + row, 4, n, operand, y + row);
 	for (; row < n_rows; row++)
-		some_products(rows + row * n, 1, n, operand, sums + row);
+		some_rows_i8(rows + row * n, scales + row, 1, n, operand, y + row);
+}
+
+static TD_INLINE uint32_t
+lanes_above(const float *y, float limit)
+{
+	const __m256 least = _mm256_set1_ps(limit);
+	__m256 low = _mm256_cmp_ps(_mm256_loadu_ps(y), least, _CMP_GT_OQ);
+	__m256 high = _mm256_cmp_ps(_mm256_loadu_ps(y + 8), least, _CMP_GT_OQ);
+
+	return (uint32_t) _mm256_movemask_ps(low) | (uint32_t) _mm256_movemask_ps(high) << 8;
 }
 
 #include "td_matvec_body.h"

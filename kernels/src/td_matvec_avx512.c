@@ -56,32 +56,25 @@ fold_128(__m512i a, __m512i b)
 	return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
-/* The sums of the lanes of four rows, in four places of each 128 bits. */
-static TD_INLINE __m512i
-fold_four(const __m512i *acc)
-{
-	return fold_64(fold_32(acc[0], acc[1]), fold_32(acc[2], acc[3]));
-}
-
-/* Sixteen, four or one row. */
+/*
+ * One or two rows.  More at a time are read slower: the processor follows few streams, and rows of
+ * 384 bytes end before it has found out where the others go.
+ */
 static TD_INLINE void
-some_products(const int8_t *rows, int count, size_t n, const td_operand *operand, int32_t *sums)
+two_rows(const int8_t *rows, int count, size_t n, const td_operand *operand, __m512i *acc)
 {
-	const __m512i offset = _mm512_set1_epi32(128 * operand->sum);
 	const size_t whole = n - n % 64;
-	__m512i acc[16];
-	__m512i four;
 	size_t i;
 	int r;
 
-#pragma GCC unroll 16
+#pragma GCC unroll 2
 	for (r = 0; r < count; r++)
 		acc[r] = _mm512_setzero_si512();
 	for (i = 0; i < whole; i += 64)
 	{
 		__m512i x = _mm512_loadu_si512(operand->narrow + i);
 
-#pragma GCC unroll 16
+#pragma GCC unroll 2
 		for (r = 0; r < count; r++)
 			acc[r] = add_products(acc[r], _mm512_loadu_si512(rows + r * n + i), x);
 	}
@@ -90,40 +83,69 @@ some_products(const int8_t *rows, int count, size_t n, const td_operand *operand
 		__mmask64 rest = ((__mmask64) 1 << (n - whole)) - 1;
 		__m512i x = _mm512_maskz_loadu_epi8(rest, operand->narrow + whole);
 
-#pragma GCC unroll 16
+#pragma GCC unroll 2
 		for (r = 0; r < count; r++)
 			acc[r] = add_products(acc[r], _mm512_maskz_loadu_epi8(rest, rows + r * n + whole), x);
 	}
-	if (count == 1)
-	{
-		sums[0] =
-			_mm512_reduce_add_epi32(_mm512_sub_epi32(acc[0], _mm512_set1_epi32(8 * operand->sum)));
-		return;
-	}
-	if (count == 4)
-	{
-		four = fold_four(acc);
-		four = _mm512_add_epi32(four, _mm512_shuffle_i32x4(four, four, 0x4e));
-		four = _mm512_add_epi32(four, _mm512_shuffle_i32x4(four, four, 0xb1));
-		_mm_storeu_si128((__m128i *) sums, _mm512_castsi512_si128(_mm512_sub_epi32(four, offset)));
-		return;
-	}
-	four = fold_128(fold_128(fold_four(acc), fold_four(acc + 4)),
-					fold_128(fold_four(acc + 8), fold_four(acc + 12)));
-	_mm512_storeu_si512(sums, _mm512_sub_epi32(four, offset));
+}
+
+/* Four rows: their sums, in parts, in the four places of each 128 bits. */
+static TD_INLINE __m512i
+four_rows(const int8_t *rows, size_t n, const td_operand *operand)
+{
+	__m512i acc[4];
+
+	two_rows(rows, 2, n, operand, acc);
+	two_rows(rows + 2 * n, 2, n, operand, acc + 2);
+	return fold_64(fold_32(acc[0], acc[1]), fold_32(acc[2], acc[3]));
 }
 
 static void
-products_i8(const int8_t *rows, size_t n_rows, size_t n, const td_operand *operand, int32_t *sums)
+rows_i8(const int8_t *rows, const float *scales, size_t n_rows, size_t n, const td_operand *operand,
+		float *y)
 {
+	const __m512i offset = _mm512_set1_epi32(128 * operand->sum);
+	const __m512 scale = _mm512_set1_ps(operand->scale);
 	size_t row = 0;
 
 	for (; row + 16 <= n_rows; row += 16)
-		some_products(rows + row * n, 16, n, operand, sums + row);
-	for (; row + 4 <= n_rows; row += 4)
-		some_products(rows + row * n, 4, n, operand, sums + row);
-	for (; row < n_rows; row++)
-		some_products(rows + row * n, 1, n, operand, sums + row);
+	{
+		__m512 row_scales = _mm512_mul_ps(scale, _mm512_loadu_ps(scales + row));
+		__m512i four[4];
+		int i;
+
+#pragma GCC unroll 1
+		for (i = 0; i < 4; i++, rows += 4 * n)
+			four[i] = four_rows(rows, n, operand);
+		four[0] = fold_128(fold_128(four[0], four[1]), fold_128(four[2], four[3]));
+		four[0] = _mm512_sub_epi32(four[0], offset);
+		_mm512_storeu_ps(y + row, _mm512_mul_ps(_mm512_cvtepi32_ps(four[0]), row_scales));
+	}
+	for (; row + 4 <= n_rows; row += 4, rows += 4 * n)
+	{
+		__m512i four = four_rows(rows, n, operand);
+		__m128 row_scales = _mm_mul_ps(_mm512_castps512_ps128(scale), _mm_loadu_ps(scales + row));
+
+		four = _mm512_add_epi32(four, _mm512_shuffle_i32x4(four, four, 0x4e));
+		four = _mm512_add_epi32(four, _mm512_shuffle_i32x4(four, four, 0xb1));
+		four = _mm512_sub_epi32(four, offset);
+		_mm_storeu_ps(y + row,
+					  _mm_mul_ps(_mm_cvtepi32_ps(_mm512_castsi512_si128(four)), row_scales));
+	}
+	for (; row < n_rows; row++, rows += n)
+	{
+		__m512i one;
+
+		two_rows(rows, 1, n, operand, &one);
+		one = _mm512_sub_epi32(one, _mm512_set1_epi32(8 * operand->sum));
+		y[row] = (float) _mm512_reduce_add_epi32(one) * (operand->scale * scales[row]);
+	}
+}
+
+static TD_INLINE uint32_t
+lanes_above(const float *y, float limit)
+{
+	return _mm512_cmp_ps_mask(_mm512_loadu_ps(y), _mm512_set1_ps(limit), _CMP_GT_OQ);
 }
 
 #include "td_matvec_body.h"

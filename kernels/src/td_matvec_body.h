@@ -5,9 +5,9 @@
  *
  *   VECTOR         bytes of a register, 16, 32 or 64
  *   ROWS           rows that are multiplied at a time, so that their sums stay in registers
- *   WIDE_OPERAND   1: products_i8() reads the operand as int16
- *   products_i8()  see rows_i8() in td_matvec.h, without the scales: exact sums of at most
- *                  BLOCK rows
+ *   WIDE_OPERAND   1: rows_i8() reads the operand as int16
+ *   rows_i8()      the one of td_code, see td_matvec.h
+ *   lanes_above()  a bit for each of sixteen floats, the first lowest: 1 where it is above a limit
  */
 #include <string.h>
 
@@ -15,8 +15,6 @@
 #include "td_math.h"
 
 #define PIECES (64 / VECTOR)
-/* Rows whose integer sums wait for their scales. */
-#define BLOCK 64
 
 typedef float lane_part __attribute__((vector_size(VECTOR), may_alias, aligned(4)));
 
@@ -89,22 +87,19 @@ rows_f32(const float *rows, size_t n_rows, size_t n, const float *x, float *y)
 		some_rows_f32(rows + row * n, 1, n, x, y + row);
 }
 
-static void
-rows_i8(const int8_t *rows, const float *scales, size_t n_rows, size_t n, const td_operand *operand,
-		float *y)
+static size_t
+first_above(const float *y, size_t from, size_t n, float limit)
 {
-	int32_t sums[BLOCK];
-	size_t row;
-	size_t i;
-
-	for (row = 0; row < n_rows; row += BLOCK)
+	for (; from + LANES <= n; from += LANES)
 	{
-		size_t count = n_rows - row < BLOCK ? n_rows - row : BLOCK;
+		uint32_t bits = lanes_above(y + from, limit);
 
-		products_i8(rows + row * n, count, n, operand, sums);
-		for (i = 0; i < count; i++)
-			y[row + i] = (float) sums[i] * (operand->scale * scales[row + i]);
+		if (bits != 0)
+			return from + (size_t) __builtin_ctz(bits);
 	}
+	while (from < n && !(y[from] > limit))
+		from++;
+	return from;
 }
 
 static td_status
@@ -178,4 +173,4 @@ hyperbolic_tangent(const float *x, float *y, size_t n)
 		y[i] = td_tanh(x[i]);
 }
 
-#define CODE {check, make_operand, rows_f32, rows_i8, sigmoid, hyperbolic_tangent}
+#define CODE {check, make_operand, rows_f32, rows_i8, first_above, sigmoid, hyperbolic_tangent}

@@ -14,12 +14,25 @@
 #include "td_dot.h"
 
 static void
-products_i8(const int8_t *rows, size_t n_rows, size_t n, const td_operand *operand, int32_t *sums)
+rows_i8(const int8_t *rows, const float *scales, size_t n_rows, size_t n, const td_operand *operand,
+		float *y)
 {
 	size_t row;
 
 	for (row = 0; row < n_rows; row++)
-		sums[row] = td_dot_wide(operand->wide, rows + row * n, n);
+		y[row] =
+			(float) td_dot_wide(operand->wide, rows + row * n, n) * (operand->scale * scales[row]);
+}
+
+static TD_INLINE uint32_t
+lanes_above(const float *y, float limit)
+{
+	uint32_t bits = 0;
+	int l;
+
+	for (l = 0; l < LANES; l++)
+		bits |= (uint32_t) (y[l] > limit) << l;
+	return bits;
 }
 
 #include "td_matvec_body.h"

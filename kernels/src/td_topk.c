@@ -7,7 +7,8 @@
  */
 #include "td_matvec.h"
 
-#define BLOCK 64
+/* Rows whose products are looked through together. */
+#define BLOCK 256
 
 /* Found rows: parallel arrays lent by the caller, kept as a heap whose root is the worst. */
 typedef struct heap
@@ -77,7 +78,8 @@ td_topk_scratch_size(size_t dim)
 /* Offer the cosines of rows first .. first + n - 1, of which size are kept; returns the new size.
  */
 static size_t
-offer(heap *found, size_t size, size_t k, const float *product, size_t first, size_t n)
+offer(const td_code *code, heap *found, size_t size, size_t k, const float *product, size_t first,
+	  size_t n)
 {
 	size_t i = 0;
 
@@ -87,13 +89,12 @@ offer(heap *found, size_t size, size_t k, const float *product, size_t first, si
 		found->score[size] = td_as_cosine(product[i]);
 		sift_up(found, size++);
 	}
-	for (; i < n; i++)
+	/* An equal cosine loses: its row number is higher than all those found.  None is above 1. */
+	while (i < n && found->score[0] < 1.0f &&
+		   (i = code->first_above(product, i, n, found->score[0])) < n)
 	{
-		/* An equal cosine loses: its row number is higher than all those found. */
-		if (!(product[i] > found->score[0]) || found->score[0] >= 1.0f)
-			continue;
 		found->index[0] = (uint32_t) (first + i);
-		found->score[0] = td_as_cosine(product[i]);
+		found->score[0] = td_as_cosine(product[i++]);
 		sift_down(found, size);
 	}
 	return size;
@@ -124,7 +125,7 @@ td_topk_cosine(uint32_t level, const float *query, const int8_t *rows, const flo
 		size_t n = n_rows - row < BLOCK ? n_rows - row : BLOCK;
 
 		code->rows_i8(rows + row * dim, scales + row, n, dim, &operand, product);
-		size = offer(&found, size, k, product, row, n);
+		size = offer(code, &found, size, k, product, row, n);
 	}
 
 	/* Moving the worst to the end, again and again, leaves the best first. */
