@@ -1,7 +1,8 @@
 /*
  * td_fdw.h - what the files of the foreign data wrapper tell each other.
  *
- * Planning and scanning meet in the plan's fdw_private and fdw_exprs; TdScanPrivate names the
+ * A TdTableKind says what one of the foreign tables takes and answers; planning and scanning know
+ * no more of it.  They meet in the plan's fdw_private and fdw_exprs; TdScanPrivate names the
  * positions.
  */
 #ifndef TD_FDW_H
@@ -11,6 +12,31 @@
 #include "nodes/pathnodes.h"
 
 #include "td_route.h"
+
+/* Every kind of table has its request first. */
+#define TD_REQUEST 0
+
+/* At most so many inputs and outputs has a kind of table. */
+#define TD_MAX_INPUTS TD_N_INPUTS
+#define TD_MAX_OUTPUTS 16
+
+/* A column that a kind of table knows. */
+typedef struct TdColumnKind
+{
+	const char *name;
+	Oid type;
+} TdColumnKind;
+
+/* What one of the foreign tables takes and answers. */
+typedef struct TdTableKind
+{
+	const char *name;
+	int n_inputs;
+	const TdColumnKind *inputs; /* [n_inputs] */
+	int embedding;				/* which of them is a vector instead of the request */
+	int n_outputs;
+	const TdColumnKind *outputs; /* [n_outputs] */
+} TdTableKind;
 
 /* What a column of a foreign table is. */
 typedef enum TdColumnRole
@@ -23,31 +49,40 @@ typedef enum TdColumnRole
 typedef struct TdColumn
 {
 	TdColumnRole role;
-	int which; /* TdInput or TdOutput */
+	int which; /* input or output of the kind */
 } TdColumn;
 
 /* A foreign table as its definition says. */
 typedef struct TdTable
 {
+	const TdTableKind *kind;
 	int n_columns;
 	TdColumn *columns; /* [n_columns], by attribute number - 1 */
 	TdInputs defaults; /* from OPTIONS */
 } TdTable;
 
+/* Whether an input says what to answer, rather than how. */
+static inline bool
+tdpg_is_request(const TdTable *table, int input)
+{
+	return input == TD_REQUEST || input == table->kind->embedding;
+}
+
 /* Positions in ForeignScan.fdw_private. */
 typedef enum TdScanPrivate
 {
-	TD_PRIVATE_INPUTS,		 /* int list: the TdInput of each expression in fdw_exprs */
-	TD_PRIVATE_NO_LIMIT,	 /* int list: inputs that a clause says are NULL */
-	TD_PRIVATE_ARRAY,		 /* int list of one: which expression is an array of requests, or -1 */
-	TD_PRIVATE_HAS_REQUEST,	 /* int list of one: 0 for the plan that fails when it is run */
+	TD_PRIVATE_INPUTS,		  /* int list: the input of each expression in fdw_exprs */
+	TD_PRIVATE_NO_LIMIT,	  /* int list: inputs that a clause says are NULL */
+	TD_PRIVATE_ARRAY,		  /* int list of one: which expression is an array of requests, or -1 */
+	TD_PRIVATE_HAS_REQUEST,	  /* int list of one: 0 for the plan that fails when it is run */
 	TD_PRIVATE_WITH_REASONING /* int list of one: whether the query reads reasoning */
 } TdScanPrivate;
 
 /* in td_fdw_options.c */
 extern TdTable *tdpg_fdw_table(Oid relid);
-extern const char *tdpg_input_name(int which);
-extern Oid tdpg_input_type(int which);
+
+/* in td_fdw_route.c */
+extern const TdTableKind tdpg_route_results;
 
 /* in td_fdw_plan.c */
 extern void tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid);

@@ -24,53 +24,14 @@
 #include "td_error.h"
 #include "td_fdw.h"
 
-typedef struct ColumnKind
-{
-	const char *name;
-	Oid type;
-} ColumnKind;
-
-static const ColumnKind inputs[TD_N_INPUTS] = {
-	[TD_IN_REQUEST] = {"request", TEXTOID},
-	[TD_IN_OPTIMIZE_FOR] = {"optimize_for", TEXTOID},
-	[TD_IN_REQUIRED_CAPABILITIES] = {"required_capabilities", TEXTARRAYOID},
-	[TD_IN_MAX_COST] = {"max_cost", FLOAT8OID},
-	[TD_IN_MAX_LATENCY_MS] = {"max_latency_ms", FLOAT8OID},
-	[TD_IN_MIN_QUALITY] = {"min_quality", FLOAT8OID},
-	[TD_IN_EXCLUDED_AGENTS] = {"excluded_agents", TEXTARRAYOID},
-	[TD_IN_BUDGET_REMAINING] = {"budget_remaining", FLOAT8OID},
-	[TD_IN_EMBEDDING] = {"embedding", FLOAT4ARRAYOID},
-	[TD_IN_POOL] = {"pool", TEXTOID},
-	[TD_IN_MIN_EXPECTED_QUALITY] = {"min_expected_quality", FLOAT8OID},
-};
-
-static const ColumnKind outputs[TD_N_OUTPUTS] = {
-	[TD_OUT_AGENT_NAME] = {"agent_name", TEXTOID},
-	[TD_OUT_CONFIDENCE] = {"confidence", FLOAT8OID},
-	[TD_OUT_ESTIMATED_COST] = {"estimated_cost", FLOAT8OID},
-	[TD_OUT_ESTIMATED_LATENCY_MS] = {"estimated_latency_ms", FLOAT8OID},
-	[TD_OUT_EXPECTED_QUALITY] = {"expected_quality", FLOAT8OID},
-	[TD_OUT_SIMILARITY] = {"similarity", FLOAT8OID},
-	[TD_OUT_REASONING] = {"reasoning", TEXTOID},
-};
-
-const char *
-tdpg_input_name(int which)
-{
-	return inputs[which].name;
-}
-
-Oid
-tdpg_input_type(int which)
-{
-	return inputs[which].type;
-}
+/* The kind of every table so far. */
+static const TdTableKind *const route_results = &tdpg_route_results;
 
 /* A limit or objective can have a default in OPTIONS; what is routed cannot. */
 static bool
 may_be_option(int which)
 {
-	return which != TD_IN_REQUEST && which != TD_IN_EMBEDDING;
+	return which != TD_REQUEST && which != route_results->embedding;
 }
 
 static int
@@ -78,9 +39,9 @@ find_option(const char *name)
 {
 	int i;
 
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < route_results->n_inputs; i++)
 	{
-		if (may_be_option(i) && strcmp(inputs[i].name, name) == 0)
+		if (may_be_option(i) && strcmp(route_results->inputs[i].name, name) == 0)
 			return i;
 	}
 	return -1;
@@ -93,36 +54,35 @@ option_datum(int which, char *value)
 	Oid input_function;
 	Oid io_param;
 
-	getTypeInputInfo(inputs[which].type, &input_function, &io_param);
+	getTypeInputInfo(route_results->inputs[which].type, &input_function, &io_param);
 	return OidInputFunctionCall(input_function, value, io_param, -1);
 }
 
 static void
 unknown_option(const char *name, bool for_table)
 {
-	const char *names[TD_N_INPUTS];
+	const char *names[TD_MAX_INPUTS];
 	const char *closest;
 	StringInfoData list;
 	int n = 0;
 	int i;
 
 	initStringInfo(&list);
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < route_results->n_inputs; i++)
 	{
 		if (!may_be_option(i))
 			continue;
-		appendStringInfo(&list, "%s%s", n > 0 ? ", " : "", inputs[i].name);
-		names[n++] = inputs[i].name;
+		appendStringInfo(&list, "%s%s", n > 0 ? ", " : "", route_results->inputs[i].name);
+		names[n++] = route_results->inputs[i].name;
 	}
 	closest = for_table ? tdpg_closest(name, names, n) : NULL;
-	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-					errmsg("invalid option \"%s\"", name),
-					for_table ? errdetail("Options of a foreign table are %s.", list.data)
-							  : errdetail("Only foreign tables of tinydancer_fdw have options."),
-					closest != NULL
-						? errhint("Perhaps you meant the option \"%s\".", closest)
-						: errhint("Limits of one query are set by equality: WHERE max_cost = "
-								  "0.01.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
+			 for_table ? errdetail("Options of a foreign table are %s.", list.data)
+					   : errdetail("Only foreign tables of tinydancer_fdw have options."),
+			 closest != NULL ? errhint("Perhaps you meant the option \"%s\".", closest)
+							 : errhint("Limits of one query are set by equality: WHERE max_cost = "
+									   "0.01.")));
 }
 
 PG_FUNCTION_INFO_V1(tinydancer_fdw_validator);
@@ -150,25 +110,25 @@ static void
 set_role(TdColumn *column, Form_pg_attribute attribute, const char *table)
 {
 	const char *name = NameStr(attribute->attname);
-	const ColumnKind *kind = NULL;
+	const TdColumnKind *kind = NULL;
 	int i;
 
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < route_results->n_inputs; i++)
 	{
-		if (strcmp(inputs[i].name, name) == 0)
+		if (strcmp(route_results->inputs[i].name, name) == 0)
 		{
 			column->role = TD_COLUMN_INPUT;
 			column->which = i;
-			kind = &inputs[i];
+			kind = &route_results->inputs[i];
 		}
 	}
-	for (i = 0; i < TD_N_OUTPUTS; i++)
+	for (i = 0; i < route_results->n_outputs; i++)
 	{
-		if (strcmp(outputs[i].name, name) == 0)
+		if (strcmp(route_results->outputs[i].name, name) == 0)
 		{
 			column->role = TD_COLUMN_OUTPUT;
 			column->which = i;
-			kind = &outputs[i];
+			kind = &route_results->outputs[i];
 		}
 	}
 	if (kind == NULL)
@@ -179,13 +139,12 @@ set_role(TdColumn *column, Form_pg_attribute attribute, const char *table)
 						errhint("Use CREATE FOREIGN TABLE ... (LIKE route_results) SERVER "
 								"tinydancer.")));
 	if (attribute->atttypid != kind->type)
-		ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_DATA_TYPE),
-						errmsg("column \"%s\" of foreign table \"%s\" has the wrong type", name,
-							   table),
-						errdetail("It is %s and must be %s.",
-								  format_type_be(attribute->atttypid),
-								  format_type_be(kind->type)),
-						errhint("Cast in the query or in a view over the foreign table.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_DATA_TYPE),
+				 errmsg("column \"%s\" of foreign table \"%s\" has the wrong type", name, table),
+				 errdetail("It is %s and must be %s.", format_type_be(attribute->atttypid),
+						   format_type_be(kind->type)),
+				 errhint("Cast in the query or in a view over the foreign table.")));
 }
 
 TdTable *
@@ -207,6 +166,7 @@ tdpg_fdw_table(Oid relid)
 						errhint("Drop the options and make a foreign table of your own with "
 								"them.")));
 
+	table->kind = route_results;
 	table->n_columns = desc->natts;
 	table->columns = palloc0(sizeof(TdColumn) * Max(desc->natts, 1));
 	for (i = 0; i < desc->natts; i++)
@@ -218,7 +178,7 @@ tdpg_fdw_table(Oid relid)
 	}
 	table_close(relation, NoLock);
 
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < route_results->n_inputs; i++)
 		table->defaults.values[i].isnull = true;
 	/* Named, since an input column echoes what was used. */
 	table->defaults.values[TD_IN_OPTIMIZE_FOR].isnull = false;

@@ -1,5 +1,5 @@
 /*
- * td_fdw_plan.c - which clauses supply the inputs of a decision, and what the paths cost.
+ * td_fdw_plan.c - the paths to a foreign table, what they cost, and the plan of the cheapest.
  *
  * In: the clauses on a foreign table.  Out: paths, and a plan whose fdw_exprs compute the inputs.
  * Called by the planner.
@@ -12,24 +12,16 @@
  */
 #include "postgres.h"
 
-#include "access/stratnum.h"
-#include "catalog/pg_collation.h"
-#include "catalog/pg_type.h"
-#include "nodes/makefuncs.h"
-#include "nodes/nodeFuncs.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
 #include "optimizer/planmain.h"
 #include "optimizer/restrictinfo.h"
-#include "parser/parse_coerce.h"
-#include "utils/lsyscache.h"
 #include "utils/selfuncs.h"
-#include "utils/typcache.h"
 
 #include "td_compat.h"
-#include "td_fdw.h"
+#include "td_fdw_clauses.h"
 
 /* More than any real plan costs, less than infinity, so that such a plan stays legal. */
 #define FAILING_COST 1e15
@@ -47,285 +39,10 @@
 typedef struct TdPlanState
 {
 	TdTable *table;
-	bool supplied[TD_N_INPUTS]; /* by a clause on this table alone */
-	double n_requests;			/* expected length of an array of requests, else 1 */
-	List *joins[TD_N_INPUTS];	/* of Relids: other sides that can supply the input */
+	bool supplied[TD_MAX_INPUTS]; /* by a clause on this table alone */
+	double n_requests;			  /* expected length of an array of requests, else 1 */
+	List *joins[TD_MAX_INPUTS];	  /* of Relids: other sides that can supply the input */
 } TdPlanState;
-
-/* How a clause supplies an input. */
-typedef enum TdClauseKind
-{
-	TD_CLAUSE_NONE,
-	TD_CLAUSE_VALUE, /* column = expression */
-	TD_CLAUSE_ARRAY, /* column = ANY (expression) */
-	TD_CLAUSE_NULL,	 /* column IS NULL: no limit */
-	TD_CLAUSE_SAME	 /* column = other column of this table */
-} TdClauseKind;
-
-typedef struct TdClause
-{
-	TdClauseKind kind;
-	int input;
-	int other;	  /* the other column of TD_CLAUSE_SAME */
-	Expr *source; /* of the column's type, or an array of it */
-} TdClause;
-
-static Node *
-strip_relabel(Node *node)
-{
-	while (node != NULL && IsA(node, RelabelType))
-		node = (Node *) ((RelabelType *) node)->arg;
-	return node;
-}
-
-/* The input that an expression is the column of, or -1. */
-static int
-input_of(RelOptInfo *rel, const TdTable *table, Node *node)
-{
-	Var *var;
-
-	node = strip_relabel(node);
-	if (node == NULL || !IsA(node, Var))
-		return -1;
-	var = (Var *) node;
-	if (var->varno != (int) rel->relid || var->varlevelsup != 0 || var->varattno < 1 ||
-		var->varattno > table->n_columns)
-		return -1;
-	if (table->columns[var->varattno - 1].role != TD_COLUMN_INPUT)
-		return -1;
-	return table->columns[var->varattno - 1].which;
-}
-
-/* Whether an operator is equality as the column's type understands it. */
-static bool
-is_equality(Oid operator, int input)
-{
-	TypeCacheEntry *type =
-		lookup_type_cache(tdpg_input_type(input), TYPECACHE_BTREE_OPFAMILY);
-
-	return OidIsValid(type->btree_opf) &&
-		   get_op_opfamily_strategy(operator, type->btree_opf) == BTEqualStrategyNumber;
-}
-
-/* A value that can be computed before the scan: nothing of this table, nothing volatile. */
-static bool
-is_outside(PlannerInfo *root, RelOptInfo *rel, Node *node)
-{
-	return !bms_is_member(rel->relid, pull_varnos(root, node)) &&
-		   !contain_volatile_functions(node);
-}
-
-static Expr *
-as_type(Node *node, Oid type)
-{
-	Oid from = exprType(node);
-
-	if (from == type)
-		return (Expr *) node;
-	return (Expr *) coerce_to_target_type(NULL, node, from, type, -1, COERCION_EXPLICIT,
-										  COERCE_IMPLICIT_CAST, -1);
-}
-
-/*
- * Under a nondeterministic collation different texts are equal, so the text that was asked for is
- * not the text that would be routed.
- */
-static void
-check_collation(Oid collation, int input)
-{
-	if (input == TD_IN_REQUEST && OidIsValid(collation) && !get_collation_isdeterministic(collation))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("cannot route by a nondeterministic collation"),
-						errdetail("Collation \"%s\" takes different requests for equal.",
-								  get_collation_name(collation)),
-						errhint("Use COLLATE \"C\".")));
-}
-
-static TdClause match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table,
-							 Expr *clause);
-
-/* request = a OR request = b is request = ANY (ARRAY[a, b]): each distinct one is routed once. */
-static TdClause
-match_alternatives(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, BoolExpr *clause)
-{
-	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
-	ArrayExpr *array = makeNode(ArrayExpr);
-	ListCell *lc;
-
-	foreach (lc, clause->args)
-	{
-		TdClause one = match_clause(root, rel, table, lfirst(lc));
-
-		if (one.kind != TD_CLAUSE_VALUE || one.input != TD_IN_REQUEST)
-			return match;
-		array->elements = lappend(array->elements, one.source);
-	}
-	array->array_typeid = TEXTARRAYOID;
-	array->array_collid = DEFAULT_COLLATION_OID;
-	array->element_typeid = TEXTOID;
-	array->multidims = false;
-	array->location = -1;
-	match.kind = TD_CLAUSE_ARRAY;
-	match.input = TD_IN_REQUEST;
-	match.source = (Expr *) array;
-	return match;
-}
-
-static TdClause
-match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *clause)
-{
-	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
-
-	if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
-	{
-		OpExpr *op = (OpExpr *) clause;
-		Node *left = linitial(op->args);
-		Node *right = lsecond(op->args);
-		int input = input_of(rel, table, left);
-		Node *other = right;
-
-		if (input < 0)
-		{
-			input = input_of(rel, table, right);
-			other = left;
-		}
-		if (input < 0 || !is_equality(op->opno, input))
-			return match;
-		match.other = input_of(rel, table, other);
-		if (match.other >= 0 && tdpg_input_type(match.other) == tdpg_input_type(input))
-		{
-			match.kind = TD_CLAUSE_SAME;
-			match.input = input;
-			return match;
-		}
-		if (!is_outside(root, rel, other))
-			return match;
-		match.source = as_type(other, tdpg_input_type(input));
-		if (match.source == NULL)
-			return match;
-		check_collation(op->inputcollid, input);
-		match.kind = TD_CLAUSE_VALUE;
-		match.input = input;
-	}
-	else if (IsA(clause, ScalarArrayOpExpr) && ((ScalarArrayOpExpr *) clause)->useOr)
-	{
-		ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
-		Node *array = lsecond(op->args);
-		int input = input_of(rel, table, linitial(op->args));
-
-		if (input != TD_IN_REQUEST || !is_equality(op->opno, input) ||
-			!is_outside(root, rel, array))
-			return match;
-		match.source = as_type(array, TEXTARRAYOID);
-		if (match.source == NULL)
-			return match;
-		check_collation(op->inputcollid, input);
-		match.kind = TD_CLAUSE_ARRAY;
-		match.input = input;
-	}
-	else if (is_orclause(clause))
-		return match_alternatives(root, rel, table, (BoolExpr *) clause);
-	else if (IsA(clause, NullTest) && ((NullTest *) clause)->nulltesttype == IS_NULL)
-	{
-		int input = input_of(rel, table, (Node *) ((NullTest *) clause)->arg);
-
-		if (input < 0 || input == TD_IN_REQUEST || input == TD_IN_EMBEDDING)
-			return match;
-		match.kind = TD_CLAUSE_NULL;
-		match.input = input;
-	}
-	return match;
-}
-
-/* Whether a clause alone supplies its input. */
-static bool
-is_supply(const TdClause *match)
-{
-	return match->kind != TD_CLAUSE_NONE && match->kind != TD_CLAUSE_SAME;
-}
-
-/*
- * The planner turns "a = x AND b = x" into "a = x AND a = b": where one of two equal columns is
- * supplied, so is the other.  matches[n]; a TD_CLAUSE_SAME that is used becomes a TD_CLAUSE_VALUE
- * of the column that lacked one.
- */
-static void
-resolve_equal_columns(TdClause *matches, int n, bool *supplied, Expr **sources)
-{
-	bool changed = true;
-
-	while (changed)
-	{
-		int i;
-
-		changed = false;
-		for (i = 0; i < n; i++)
-		{
-			TdClause *match = &matches[i];
-			int from = match->input;
-			int to = match->other;
-
-			if (match->kind != TD_CLAUSE_SAME || supplied[from] == supplied[to])
-				continue;
-			if (supplied[to])
-			{
-				from = match->other;
-				to = match->input;
-			}
-			/* "IS NULL" and an array are no value that another column could equal. */
-			if (sources[from] == NULL)
-				continue;
-			match->kind = TD_CLAUSE_VALUE;
-			match->input = to;
-			match->source = sources[from];
-			sources[to] = sources[from];
-			supplied[to] = true;
-			changed = true;
-		}
-	}
-}
-
-/*
- * How each of the clauses supplies an input, in their order; the first clause on a column counts,
- * further ones get TD_CLAUSE_NONE.  supplied[TD_N_INPUTS] out.
- */
-static TdClause *
-match_clauses(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, List *clauses,
-			  bool *supplied)
-{
-	TdClause *matches = palloc(sizeof(TdClause) * Max(list_length(clauses), 1));
-	Expr *sources[TD_N_INPUTS] = {0};
-	ListCell *lc;
-
-	memset(supplied, 0, sizeof(bool) * TD_N_INPUTS);
-	foreach (lc, clauses)
-	{
-		Expr *clause = lfirst(lc);
-		TdClause *match = &matches[foreach_current_index(lc)];
-
-		if (IsA(clause, RestrictInfo))
-			clause = ((RestrictInfo *) clause)->clause;
-		*match = match_clause(root, rel, table, clause);
-		if (!is_supply(match))
-			continue;
-		if (supplied[match->input])
-		{
-			match->kind = TD_CLAUSE_NONE;
-			continue;
-		}
-		supplied[match->input] = true;
-		if (match->kind == TD_CLAUSE_VALUE)
-			sources[match->input] = match->source;
-	}
-	resolve_equal_columns(matches, list_length(clauses), supplied, sources);
-	return matches;
-}
-
-static bool
-supplies_request(const bool *supplied)
-{
-	return supplied[TD_IN_REQUEST] || supplied[TD_IN_EMBEDDING];
-}
 
 void
 tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
@@ -337,7 +54,7 @@ tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	state->table = tdpg_fdw_table(relid);
 	state->n_requests = 1.0;
 	rel->fdw_private = state;
-	matches = match_clauses(root, rel, state->table, rel->baserestrictinfo, state->supplied);
+	matches = tdpg_match_clauses(root, rel, state->table, rel->baserestrictinfo, state->supplied);
 	for (i = 0; i < list_length(rel->baserestrictinfo); i++)
 	{
 		if (matches[i].kind == TD_CLAUSE_ARRAY)
@@ -360,7 +77,7 @@ member_is_input(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *ec, Equiva
 {
 	const TdMemberSearch *search = arg;
 
-	return input_of(rel, search->table, (Node *) em->em_expr) == search->input;
+	return tdpg_input_of(rel, search->table, (Node *) em->em_expr) == search->input;
 }
 
 /* Note the other side of a join clause that can supply an input. */
@@ -374,7 +91,7 @@ note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, Restric
 
 	if (!join_clause_is_movable_to(rinfo, rel))
 		return;
-	match = match_clause(root, rel, state->table, rinfo->clause);
+	match = tdpg_match_clause(root, rel, state->table, rinfo->clause);
 	if (match.kind != TD_CLAUSE_VALUE && match.kind != TD_CLAUSE_ARRAY)
 		return;
 	if (state->supplied[match.input])
@@ -408,7 +125,7 @@ collect_join_clauses(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, dou
 		note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc), distinct);
 	if (!rel->has_eclass_joins)
 		return;
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 	{
 		TdMemberSearch search = {state->table, i};
 		List *clauses = generate_implied_equalities_for_column(root, rel, member_is_input, &search,
@@ -433,19 +150,20 @@ check_limit_clause(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 
 	foreach (lc, vars)
 	{
-		int input = input_of(rel, state->table, lfirst(lc));
+		int input = tdpg_input_of(rel, state->table, lfirst(lc));
 
-		if (input < 0 || input == TD_IN_REQUEST || input == TD_IN_EMBEDDING)
+		if (input < 0 || tdpg_is_request(state->table, input))
 			continue;
 		if (state->supplied[input] || state->joins[input] != NIL)
 			continue;
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("input column \"%s\" can only be set by equality",
-							   tdpg_input_name(input)),
+							   state->table->kind->inputs[input].name),
 						errdetail("The column says what a decision is made with; it holds no "
 								  "values to search."),
 						errhint("Write %s = value, or %s IS NULL for no limit.",
-								tdpg_input_name(input), tdpg_input_name(input))));
+								state->table->kind->inputs[input].name,
+								state->table->kind->inputs[input].name)));
 	}
 }
 
@@ -465,19 +183,19 @@ static bool
 parameters_are_complete(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 						const ParamPathInfo *params)
 {
-	bool supplied[TD_N_INPUTS];
+	bool supplied[TD_MAX_INPUTS];
 	List *clauses = list_copy(rel->baserestrictinfo);
 	int i;
 
 	if (params != NULL)
 		clauses = list_concat(clauses, params->ppi_clauses);
-	(void) match_clauses(root, rel, state->table, clauses, supplied);
-	for (i = 0; i < TD_N_INPUTS; i++)
+	(void) tdpg_match_clauses(root, rel, state->table, clauses, supplied);
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 	{
 		if (state->joins[i] != NIL && !supplied[i])
 			return false;
 	}
-	return supplies_request(supplied);
+	return tdpg_supplies_request(state->table, supplied);
 }
 
 static void
@@ -502,7 +220,7 @@ add_parameterised_paths(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *s
 	ListCell *lc;
 	int i;
 
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 	{
 		List *longer = NIL;
 		ListCell *choice;
@@ -536,13 +254,13 @@ void
 tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	TdPlanState *state = rel->fdw_private;
-	double distinct[TD_N_INPUTS] = {0};
+	double distinct[TD_MAX_INPUTS] = {0};
 	bool joined = false;
 	int i;
 
 	collect_join_clauses(root, rel, state, distinct);
 	check_limit_clauses(root, rel, state);
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 		joined = joined || state->joins[i] != NIL;
 
 	if (!joined)
@@ -553,7 +271,7 @@ tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 		 * The planner multiplies rows with 1/ndistinct of the other side for each join clause;
 		 * with as many rows as there are combinations, one per outer row remains.
 		 */
-		for (i = 0; i < TD_N_INPUTS; i++)
+		for (i = 0; i < state->table->kind->n_inputs; i++)
 			rel->tuples *= Max(distinct[i], 1.0);
 		rel->rows = clamp_row_est(rel->tuples);
 		add_parameterised_paths(root, rel, state);
@@ -593,7 +311,7 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 				 List *scan_clauses, Plan *outer_plan)
 {
 	TdPlanState *state = rel->fdw_private;
-	bool supplied[TD_N_INPUTS];
+	bool supplied[TD_MAX_INPUTS];
 	TdClause *matches;
 	bool can_run = linitial_int(best_path->fdw_private) != 0;
 	List *clauses = extract_actual_clauses(scan_clauses, false);
@@ -605,13 +323,13 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 	int array = -1;
 	ListCell *lc;
 
-	matches = match_clauses(root, rel, state->table, clauses, supplied);
+	matches = tdpg_match_clauses(root, rel, state->table, clauses, supplied);
 	foreach (lc, clauses)
 	{
 		Expr *clause = lfirst(lc);
 		TdClause match = matches[foreach_current_index(lc)];
 
-		if (!can_run || !is_supply(&match))
+		if (!can_run || !tdpg_clause_supplies(&match))
 		{
 			local = lappend(local, clause);
 			continue;

@@ -154,7 +154,7 @@ spread_array(TdScanState *state, Datum array)
 static Datum
 detoast(int input, Datum value)
 {
-	Oid type = tdpg_input_type(input);
+	Oid type = tdpg_route_results.inputs[input].type;
 
 	if (type == FLOAT8OID)
 		return value;
@@ -312,6 +312,12 @@ tdRecheckForeignScan(ForeignScanState *node, TupleTableSlot *slot)
 	return !TupIsNull(slot);
 }
 
+static char *
+input_name(int input)
+{
+	return unconstify(char *, tdpg_route_results.inputs[input].name);
+}
+
 void
 tdExplainForeignScan(ForeignScanState *node, ExplainState *es)
 {
@@ -330,9 +336,9 @@ tdExplainForeignScan(ForeignScanState *node, ExplainState *es)
 		List *names = NIL;
 
 		forboth (lc, plan->fdw_exprs, input, state->inputs)
-			names = lappend(names, (void *) tdpg_input_name(lfirst_int(input)));
+			names = lappend(names, input_name(lfirst_int(input)));
 		foreach (lc, state->no_limit)
-			names = lappend(names, psprintf("%s (none)", tdpg_input_name(lfirst_int(lc))));
+			names = lappend(names, psprintf("%s (none)", input_name(lfirst_int(lc))));
 		ExplainPropertyList("Inputs", names, es);
 	}
 	if (es->analyze && state->router != NULL)

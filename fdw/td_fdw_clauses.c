@@ -1,0 +1,271 @@
+/*
+ * td_fdw_clauses.c - which clauses on a foreign table supply the inputs of what it answers.
+ *
+ * In: clauses as the planner holds them.  Out: for each of them the input that it supplies, and the
+ * expression that computes it.  Called by td_fdw_plan.c.
+ *
+ * An input column echoes the value that was used.  So a clause that supplies an input can leave the
+ * local filter, and a second clause on the same column stays and compares the echo.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_coerce.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+#include "td_compat.h"
+#include "td_fdw_clauses.h"
+
+static Node *
+strip_relabel(Node *node)
+{
+	while (node != NULL && IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	return node;
+}
+
+int
+tdpg_input_of(RelOptInfo *rel, const TdTable *table, Node *node)
+{
+	Var *var;
+
+	node = strip_relabel(node);
+	if (node == NULL || !IsA(node, Var))
+		return -1;
+	var = (Var *) node;
+	if (var->varno != (int) rel->relid || var->varlevelsup != 0 || var->varattno < 1 ||
+		var->varattno > table->n_columns)
+		return -1;
+	if (table->columns[var->varattno - 1].role != TD_COLUMN_INPUT)
+		return -1;
+	return table->columns[var->varattno - 1].which;
+}
+
+/* Whether an operator is equality as the column's type understands it. */
+static bool
+is_equality(const TdTable *table, Oid operator, int input)
+{
+	TypeCacheEntry *type =
+		lookup_type_cache(table->kind->inputs[input].type, TYPECACHE_BTREE_OPFAMILY);
+
+	return OidIsValid(type->btree_opf) &&
+		   get_op_opfamily_strategy(operator, type->btree_opf) == BTEqualStrategyNumber;
+}
+
+/* A value that can be computed before the scan: nothing of this table, nothing volatile. */
+static bool
+is_outside(PlannerInfo *root, RelOptInfo *rel, Node *node)
+{
+	return !bms_is_member(rel->relid, pull_varnos(root, node)) && !contain_volatile_functions(node);
+}
+
+static Expr *
+as_type(Node *node, Oid type)
+{
+	Oid from = exprType(node);
+
+	if (from == type)
+		return (Expr *) node;
+	return (Expr *) coerce_to_target_type(NULL, node, from, type, -1, COERCION_EXPLICIT,
+										  COERCE_IMPLICIT_CAST, -1);
+}
+
+/*
+ * Under a nondeterministic collation different texts are equal, so the text that was asked for is
+ * not the text that would be routed.
+ */
+static void
+check_collation(Oid collation, int input)
+{
+	if (input == TD_REQUEST && OidIsValid(collation) && !get_collation_isdeterministic(collation))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("cannot route by a nondeterministic collation"),
+						errdetail("Collation \"%s\" takes different requests for equal.",
+								  get_collation_name(collation)),
+						errhint("Use COLLATE \"C\".")));
+}
+
+/* request = a OR request = b is request = ANY (ARRAY[a, b]): each distinct one is routed once. */
+static TdClause
+match_alternatives(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, BoolExpr *clause)
+{
+	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
+	ArrayExpr *array = makeNode(ArrayExpr);
+	ListCell *lc;
+
+	foreach (lc, clause->args)
+	{
+		TdClause one = tdpg_match_clause(root, rel, table, lfirst(lc));
+
+		if (one.kind != TD_CLAUSE_VALUE || one.input != TD_REQUEST)
+			return match;
+		array->elements = lappend(array->elements, one.source);
+	}
+	array->array_typeid = TEXTARRAYOID;
+	array->array_collid = DEFAULT_COLLATION_OID;
+	array->element_typeid = TEXTOID;
+	array->multidims = false;
+	array->location = -1;
+	match.kind = TD_CLAUSE_ARRAY;
+	match.input = TD_REQUEST;
+	match.source = (Expr *) array;
+	return match;
+}
+
+TdClause
+tdpg_match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *clause)
+{
+	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
+
+	if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
+	{
+		OpExpr *op = (OpExpr *) clause;
+		Node *left = linitial(op->args);
+		Node *right = lsecond(op->args);
+		int input = tdpg_input_of(rel, table, left);
+		Node *other = right;
+
+		if (input < 0)
+		{
+			input = tdpg_input_of(rel, table, right);
+			other = left;
+		}
+		if (input < 0 || !is_equality(table, op->opno, input))
+			return match;
+		match.other = tdpg_input_of(rel, table, other);
+		if (match.other >= 0 &&
+			table->kind->inputs[match.other].type == table->kind->inputs[input].type)
+		{
+			match.kind = TD_CLAUSE_SAME;
+			match.input = input;
+			return match;
+		}
+		if (!is_outside(root, rel, other))
+			return match;
+		match.source = as_type(other, table->kind->inputs[input].type);
+		if (match.source == NULL)
+			return match;
+		check_collation(op->inputcollid, input);
+		match.kind = TD_CLAUSE_VALUE;
+		match.input = input;
+	}
+	else if (IsA(clause, ScalarArrayOpExpr) && ((ScalarArrayOpExpr *) clause)->useOr)
+	{
+		ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
+		Node *array = lsecond(op->args);
+		int input = tdpg_input_of(rel, table, linitial(op->args));
+
+		if (input != TD_REQUEST || !is_equality(table, op->opno, input) ||
+			!is_outside(root, rel, array))
+			return match;
+		match.source = as_type(array, TEXTARRAYOID);
+		if (match.source == NULL)
+			return match;
+		check_collation(op->inputcollid, input);
+		match.kind = TD_CLAUSE_ARRAY;
+		match.input = input;
+	}
+	else if (is_orclause(clause))
+		return match_alternatives(root, rel, table, (BoolExpr *) clause);
+	else if (IsA(clause, NullTest) && ((NullTest *) clause)->nulltesttype == IS_NULL)
+	{
+		int input = tdpg_input_of(rel, table, (Node *) ((NullTest *) clause)->arg);
+
+		if (input < 0 || tdpg_is_request(table, input))
+			return match;
+		match.kind = TD_CLAUSE_NULL;
+		match.input = input;
+	}
+	return match;
+}
+
+bool
+tdpg_clause_supplies(const TdClause *match)
+{
+	return match->kind != TD_CLAUSE_NONE && match->kind != TD_CLAUSE_SAME;
+}
+
+/*
+ * The planner turns "a = x AND b = x" into "a = x AND a = b": where one of two equal columns is
+ * supplied, so is the other.  matches[n]; a TD_CLAUSE_SAME that is used becomes a TD_CLAUSE_VALUE
+ * of the column that lacked one.
+ */
+static void
+resolve_equal_columns(TdClause *matches, int n, bool *supplied, Expr **sources)
+{
+	bool changed = true;
+
+	while (changed)
+	{
+		int i;
+
+		changed = false;
+		for (i = 0; i < n; i++)
+		{
+			TdClause *match = &matches[i];
+			int from = match->input;
+			int to = match->other;
+
+			if (match->kind != TD_CLAUSE_SAME || supplied[from] == supplied[to])
+				continue;
+			if (supplied[to])
+			{
+				from = match->other;
+				to = match->input;
+			}
+			/* "IS NULL" and an array are no value that another column could equal. */
+			if (sources[from] == NULL)
+				continue;
+			match->kind = TD_CLAUSE_VALUE;
+			match->input = to;
+			match->source = sources[from];
+			sources[to] = sources[from];
+			supplied[to] = true;
+			changed = true;
+		}
+	}
+}
+
+TdClause *
+tdpg_match_clauses(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, List *clauses,
+				   bool *supplied)
+{
+	TdClause *matches = palloc(sizeof(TdClause) * Max(list_length(clauses), 1));
+	Expr *sources[TD_MAX_INPUTS] = {0};
+	ListCell *lc;
+
+	memset(supplied, 0, sizeof(bool) * TD_MAX_INPUTS);
+	foreach (lc, clauses)
+	{
+		Expr *clause = lfirst(lc);
+		TdClause *match = &matches[foreach_current_index(lc)];
+
+		if (IsA(clause, RestrictInfo))
+			clause = ((RestrictInfo *) clause)->clause;
+		*match = tdpg_match_clause(root, rel, table, clause);
+		if (!tdpg_clause_supplies(match))
+			continue;
+		if (supplied[match->input])
+		{
+			match->kind = TD_CLAUSE_NONE;
+			continue;
+		}
+		supplied[match->input] = true;
+		if (match->kind == TD_CLAUSE_VALUE)
+			sources[match->input] = match->source;
+	}
+	resolve_equal_columns(matches, list_length(clauses), supplied, sources);
+	return matches;
+}
+
+bool
+tdpg_supplies_request(const TdTable *table, const bool *supplied)
+{
+	return supplied[TD_REQUEST] || supplied[table->kind->embedding];
+}
