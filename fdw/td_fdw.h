@@ -35,7 +35,7 @@ typedef struct TdTableKind
 	const TdColumnKind *inputs; /* [n_inputs] */
 	int embedding;				/* which of them is a vector instead of the request */
 	int n_outputs;
-	const TdColumnKind *outputs; /* [n_outputs] */
+	const TdColumnKind *outputs; /* [n_outputs]; the first one names the answer */
 } TdTableKind;
 
 /* What a column of a foreign table is. */
@@ -84,6 +84,9 @@ extern TdTable *tdpg_fdw_table(Oid relid);
 /* in td_fdw_route.c */
 extern const TdTableKind tdpg_route_results;
 
+/* in td_fdw_stats.c; once per backend */
+extern void tdpg_fdw_stats_init(void);
+
 /* in td_fdw_plan.c */
 extern void tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid);
 extern void tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
@@ -91,6 +94,8 @@ extern ForeignScan *tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid rel
 									 ForeignPath *best_path, List *tlist, List *scan_clauses,
 									 Plan *outer_plan);
 extern bool tdIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte);
+/* The expected number of different values of a column of a planned table; 0: nothing is known. */
+extern double tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute);
 
 /* in td_fdw_scan.c */
 extern void tdBeginForeignScan(ForeignScanState *node, int eflags);

@@ -22,6 +22,7 @@ typedef struct TdClause
 	int input;
 	int other;	  /* the other column of TD_CLAUSE_SAME */
 	Expr *source; /* of the column's type, or an array of it */
+	bool says_more; /* than the input: it must stay a filter too */
 } TdClause;
 
 /* The input that an expression is the column of, or -1. */

@@ -5,7 +5,8 @@
  * the executor.
  *
  * What one request needs is allocated in the executor's per-tuple context, which it resets before
- * the next; an array of requests lives in a context of its own until the rescan.
+ * the next; an array of requests, and the inputs beside it, live in a context of their own until the
+ * rescan.
  */
 #include "postgres.h"
 
@@ -37,7 +38,7 @@ typedef struct TdScanState
 
 	bool started;		   /* the inputs of this (re)scan are evaluated */
 	TdInputs values;	   /* of this rescan */
-	MemoryContext context; /* of the array, reset at rescan */
+	MemoryContext context; /* of the array and the inputs beside it, reset at rescan */
 	Datum *requests;	   /* its distinct elements */
 	int n_requests;
 	int next;
@@ -116,7 +117,6 @@ position_order(const void *a, const void *b)
 static void
 spread_array(TdScanState *state, Datum array)
 {
-	MemoryContext before = MemoryContextSwitchTo(state->context);
 	ArrayType *copy = DatumGetArrayTypePCopy(array);
 	Datum *elements;
 	bool *nulls;
@@ -147,7 +147,6 @@ spread_array(TdScanState *state, Datum array)
 	for (i = 0; i < unique; i++)
 		state->requests[i] = distinct[i].value;
 	state->n_requests = unique;
-	MemoryContextSwitchTo(before);
 }
 
 /* Detoasted once, since the echo may be compared and the kernel reads it too. */
@@ -163,10 +162,10 @@ detoast(int input, Datum value)
 
 /*
  * Evaluate the inputs.  False when one of them is NULL: "= NULL" is true of no row.
- * Results are in the current context, the array in state->context.
+ * Results are in the current context.
  */
 static bool
-evaluate_inputs(ForeignScanState *node, TdScanState *state)
+evaluate_inputs_here(ForeignScanState *node, TdScanState *state)
 {
 	ExprContext *econtext = node->ss.ps.ps_ExprContext;
 	ListCell *expr;
@@ -195,6 +194,25 @@ evaluate_inputs(ForeignScanState *node, TdScanState *state)
 		state->values.values[which].value = detoast(which, value);
 	}
 	return true;
+}
+
+/*
+ * The same; with an array all inputs live as long as the array does, since the executor resets its
+ * per-tuple context after the first request.
+ */
+static bool
+evaluate_inputs(ForeignScanState *node, TdScanState *state)
+{
+	MemoryContext before;
+	bool result;
+
+	if (state->array < 0)
+		return evaluate_inputs_here(node, state);
+	MemoryContextReset(state->context);
+	before = MemoryContextSwitchTo(state->context);
+	result = evaluate_inputs_here(node, state);
+	MemoryContextSwitchTo(before);
+	return result;
 }
 
 /* Route one request into the slot; leaves the slot empty when no agent passes the limits. */
@@ -294,6 +312,34 @@ tdEndForeignScan(ForeignScanState *node)
 	/* Everything, the pin on the registry included, goes with the query's context. */
 }
 
+/* Of an array of requests, the one that a row has answered; false when it is an element no more. */
+static bool
+keep_request(TdScanState *state, TupleTableSlot *slot)
+{
+	NullableDatum *request = &state->values.values[TD_REQUEST];
+	int i;
+
+	for (i = 0; i < state->table->n_columns; i++)
+	{
+		const TdColumn *column = &state->table->columns[i];
+
+		if (column->role == TD_COLUMN_INPUT && column->which == TD_REQUEST)
+			request->value = slot_getattr(slot, i + 1, &request->isnull);
+	}
+	for (i = 0; i < state->n_requests; i++)
+	{
+		TdElement old = {request->value, 0};
+		TdElement new = {state->requests[i], 0};
+
+		if (!request->isnull && element_compare(&old, &new) == 0)
+		{
+			request->value = state->requests[i];
+			return true;
+		}
+	}
+	return false;
+}
+
 /*
  * A row of the query was changed by another session while this one waited for it: decide again,
  * from the inputs as they are now, so that UPDATE ... FROM stores the decision of the new text.
@@ -303,10 +349,14 @@ tdRecheckForeignScan(ForeignScanState *node, TupleTableSlot *slot)
 {
 	TdScanState *state = node->fdw_state;
 
-	/* With an array the row's own request is an element or it is not: the clause itself tells. */
-	if (!state->has_request || state->array >= 0)
+	if (!state->has_request)
+		return true;
+	/* MERGE stores the row that it had, whatever we put into the slot: it matches or it does not. */
+	if (node->ss.ps.state->es_plannedstmt->commandType == CMD_MERGE)
 		return true;
 	if (!evaluate_inputs(node, state))
+		return false;
+	if (state->array >= 0 && !keep_request(state, slot))
 		return false;
 	store_decision(state, slot);
 	return !TupIsNull(slot);
