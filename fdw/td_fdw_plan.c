@@ -26,8 +26,9 @@
 /* More than any real plan costs, less than infinity, so that such a plan stays legal. */
 #define FAILING_COST 1e15
 
-/* One decision takes about as long as a few hundred calls of a cheap function. */
-#define DECISION_OPERATORS 500.0
+/* One request takes about as long as a few hundred calls of a cheap function, and a row as a few. */
+#define REQUEST_OPERATORS 500.0
+#define ROW_OPERATORS 5.0
 
 /* Requests in an array, which the planner cannot count before it runs. */
 #define ARRAY_LENGTH_GUESS 10.0
@@ -40,7 +41,10 @@ typedef struct TdPlanState
 {
 	TdTable *table;
 	bool supplied[TD_MAX_INPUTS]; /* by a clause on this table alone */
-	double n_requests;			  /* expected length of an array of requests, else 1 */
+	bool has_array;				  /* of requests */
+	double n_requests;			  /* expected length of the array, else 1 */
+	double answered;			  /* rows that are made for a request */
+	double rows;				  /* rows of all its requests that pass the clauses on this table */
 	List *joins[TD_MAX_INPUTS];	  /* of Relids: other sides that can supply the input */
 } TdPlanState;
 
@@ -56,12 +60,14 @@ tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	rel->fdw_private = state;
 	matches = tdpg_match_clauses(root, rel, state->table, rel->baserestrictinfo, state->supplied);
 	for (i = 0; i < list_length(rel->baserestrictinfo); i++)
-	{
-		if (matches[i].kind == TD_CLAUSE_ARRAY)
-			state->n_requests = ARRAY_LENGTH_GUESS;
-	}
-	rel->tuples = state->n_requests;
-	rel->rows = clamp_row_est(state->n_requests);
+		state->has_array = state->has_array || matches[i].kind == TD_CLAUSE_ARRAY;
+	if (state->has_array)
+		state->n_requests = ARRAY_LENGTH_GUESS;
+	state->answered = tdpg_answered_rows(state->table, matches, list_length(rel->baserestrictinfo));
+	rel->tuples = state->n_requests * state->answered;
+	state->rows =
+		state->n_requests * tdpg_passing_rows(root, rel, state->table, state->answered, matches);
+	rel->rows = clamp_row_est(state->rows);
 }
 
 /* The argument of generate_implied_equalities_for_column(): the column that is looked for. */
@@ -203,13 +209,19 @@ add_decision_path(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 				  Relids required_outer)
 {
 	ParamPathInfo *params = get_baserel_parampathinfo(root, rel, required_outer);
-	double rows = state->n_requests;
-	Cost cost = rows * (DECISION_OPERATORS * cpu_operator_cost + cpu_tuple_cost);
+	Cost request_cost = REQUEST_OPERATORS * cpu_operator_cost;
+	Cost row_cost = ROW_OPERATORS * cpu_operator_cost + cpu_tuple_cost;
+	List *pathkeys = NIL;
 
 	if (!parameters_are_complete(root, rel, state, params))
 		return;
-	add_path(rel, (Path *) tdpg_create_foreignscan_path(root, rel, rows, 0, 0.0, cost, NIL,
-														required_outer, list_make1_int(1)));
+	/* The order of a parameterised path is of no use to a join above it. */
+	if (!state->has_array && params == NULL)
+		pathkeys = tdpg_answer_pathkeys(root, rel, state->table);
+	add_path(rel, (Path *) tdpg_create_foreignscan_path(
+					  root, rel, clamp_row_est(state->rows), 0, request_cost,
+					  state->n_requests * (request_cost + state->answered * row_cost), pathkeys,
+					  required_outer, list_make1_int(1)));
 }
 
 /* Each way to choose one other side for every input column that a join supplies. */
@@ -271,9 +283,12 @@ tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 		 * The planner multiplies rows with 1/ndistinct of the other side for each join clause;
 		 * with as many rows as there are combinations, one per outer row remains.
 		 */
+		double combinations = 1.0;
+
 		for (i = 0; i < state->table->kind->n_inputs; i++)
-			rel->tuples *= Max(distinct[i], 1.0);
-		rel->rows = clamp_row_est(rel->tuples);
+			combinations *= Max(distinct[i], 1.0);
+		rel->tuples *= combinations;
+		rel->rows = clamp_row_est(state->rows * combinations);
 		add_parameterised_paths(root, rel, state);
 	}
 
@@ -284,26 +299,26 @@ tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 						  rel->lateral_relids, list_make1_int(0)));
 }
 
-/* Whether the query reads a column, by its role. */
-static bool
-reads_output(RelOptInfo *rel, const TdTable *table, List *clauses, int output)
+/* The outputs that the query reads, as an int list. */
+static List *
+outputs_read(RelOptInfo *rel, const TdTable *table, List *clauses)
 {
 	Bitmapset *attributes = NULL;
-	int member = -1;
+	List *outputs = NIL;
+	bool whole_row;
+	int i;
 
 	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &attributes);
 	pull_varattnos((Node *) clauses, rel->relid, &attributes);
-	while ((member = bms_next_member(attributes, member)) >= 0)
+	whole_row = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, attributes);
+	for (i = 0; i < table->n_columns; i++)
 	{
-		int attno = member + FirstLowInvalidHeapAttributeNumber;
-
-		if (attno == 0)
-			return true;
-		if (attno > 0 && table->columns[attno - 1].role == TD_COLUMN_OUTPUT &&
-			table->columns[attno - 1].which == output)
-			return true;
+		if (table->columns[i].role == TD_COLUMN_OUTPUT &&
+			(whole_row ||
+			 bms_is_member(i + 1 - FirstLowInvalidHeapAttributeNumber, attributes)))
+			outputs = lappend_int(outputs, table->columns[i].which);
 	}
-	return false;
+	return outputs;
 }
 
 ForeignScan *
@@ -321,6 +336,7 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 	List *inputs = NIL;
 	List *no_limit = NIL;
 	int array = -1;
+	bool is_equality;
 	ListCell *lc;
 
 	matches = tdpg_match_clauses(root, rel, state->table, clauses, supplied);
@@ -346,12 +362,21 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 		inputs = lappend_int(inputs, match.input);
 	}
 
-	return make_foreignscan(
-		tlist, local, rel->relid, exprs,
-		list_make5(inputs, no_limit, list_make1_int(array),
-				   list_make1_int(can_run ? 1 : 0),
-				   list_make1_int(reads_output(rel, state->table, local, TD_OUT_REASONING) ? 1 : 0)),
-		NIL, recheck, outer_plan);
+	foreach (lc, local)
+	{
+		Expr *bound = tdpg_rank_bound(root, rel, state->table, lfirst(lc), &is_equality);
+
+		if (bound == NULL)
+			continue;
+		exprs = lappend(exprs, bound);
+		inputs = lappend_int(inputs, TD_RANK_BOUND);
+	}
+
+	return make_foreignscan(tlist, local, rel->relid, exprs,
+							list_make5(inputs, no_limit, list_make1_int(array),
+									   list_make1_int(can_run ? 1 : 0),
+									   outputs_read(rel, state->table, local)),
+							NIL, recheck, outer_plan);
 }
 
 bool
