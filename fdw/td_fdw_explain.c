@@ -10,13 +10,64 @@
 #include "postgres.h"
 
 #include "commands/explain.h"
-#include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
 #include "td_compat.h"
 #include "td_fdw.h"
+
+/*
+ * The nodes above a plan node, the nearest first, as far as they belong to the same plan tree: an
+ * expression that a join passes down is told by the join's other side.
+ */
+static bool
+find_ancestors(Plan *from, const Plan *wanted, List **ancestors)
+{
+	List *children = NIL;
+	ListCell *lc;
+
+	if (from == NULL || from == wanted)
+		return from != NULL;
+	check_stack_depth();
+	if (IsA(from, Append))
+		children = ((Append *) from)->appendplans;
+	else if (IsA(from, MergeAppend))
+		children = ((MergeAppend *) from)->mergeplans;
+	else if (IsA(from, SubqueryScan))
+		children = list_make1(((SubqueryScan *) from)->subplan);
+	else
+		children = list_make2(outerPlan(from), innerPlan(from));
+	foreach (lc, children)
+	{
+		if (find_ancestors(lfirst(lc), wanted, ancestors))
+		{
+			*ancestors = lappend(*ancestors, from);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* What deparse_expression() needs to know of the plan. */
+static List *
+deparse_context(const ForeignScan *plan, ExplainState *es)
+{
+	List *ancestors = NIL;
+	ListCell *lc;
+
+	if (!find_ancestors(es->pstmt->planTree, (const Plan *) plan, &ancestors))
+	{
+		foreach (lc, es->pstmt->subplans)
+		{
+			if (find_ancestors(lfirst(lc), (const Plan *) plan, &ancestors))
+				break;
+		}
+	}
+	return set_deparse_context_plan(es->deparse_cxt, unconstify(Plan *, (const Plan *) plan),
+									ancestors);
+}
 
 /* The expression of an input as SQL, or NULL when there is none: no limit. */
 static char *
@@ -32,7 +83,7 @@ source_of(const TdScanState *state, const ForeignScan *plan, int input, List *co
 	forboth (expr, plan->fdw_exprs, lc, state->inputs)
 	{
 		if (lfirst_int(lc) == input)
-			return deparse_expression(lfirst(expr), context, false, false);
+			return deparse_expression(lfirst(expr), context, true, false);
 	}
 	if (list_member_int(state->no_limit, input) || preset->isnull)
 		return NULL;
@@ -46,7 +97,7 @@ static void
 explain_inputs(const TdScanState *state, const ForeignScan *plan, ExplainState *es)
 {
 	const TdTableKind *kind = state->table->kind;
-	List *context = set_deparse_context_plan(es->deparse_cxt, (Plan *) plan, NIL);
+	List *context = deparse_context(plan, es);
 	bool has_text = false;
 	bool has_vector = false;
 	List *names = NIL;
@@ -66,6 +117,13 @@ explain_inputs(const TdScanState *state, const ForeignScan *plan, ExplainState *
 	}
 	foreach (lc, state->no_limit)
 		names = lappend(names, psprintf("%s (none)", kind->inputs[lfirst_int(lc)].name));
+	ExplainPropertyText("Request Kind",
+						state->array >= 0		 ? "array of texts"
+						: has_text && has_vector ? "text with its vector"
+						: has_vector			 ? "vector"
+												 : "text",
+						es);
+	ExplainPropertyList("Inputs", names, es);
 	for (i = 0; i < kind->n_inputs; i++)
 	{
 		char *source;
@@ -80,15 +138,9 @@ explain_inputs(const TdScanState *state, const ForeignScan *plan, ExplainState *
 		else
 			limits = lappend(limits, psprintf("%s = %s", kind->inputs[i].name, source));
 	}
-	ExplainPropertyText("Request Kind",
-						state->array >= 0		 ? "array of texts"
-						: has_text && has_vector ? "text with its vector"
-						: has_vector			 ? "vector"
-												 : "text",
-						es);
-	ExplainPropertyList("Inputs", names, es);
 	if (limits != NIL)
 		ExplainPropertyList("Limits", limits, es);
+	ExplainPropertyText("Encoder", tdpg_registry_encoder(CurrentMemoryContext)->id, es);
 }
 
 void

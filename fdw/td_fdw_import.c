@@ -24,11 +24,16 @@ static void
 check_names(List *tables)
 {
 	const char *names[TD_N_KINDS];
+	StringInfoData list;
 	ListCell *lc;
 	int i;
 
+	initStringInfo(&list);
 	for (i = 0; i < TD_N_KINDS; i++)
+	{
 		names[i] = tdpg_table_kinds[i]->name;
+		appendStringInfo(&list, "%s%s", i > 0 ? ", " : "", names[i]);
+	}
 	foreach (lc, tables)
 	{
 		const char *name = lfirst_node(RangeVar, lc)->relname;
@@ -42,7 +47,7 @@ check_names(List *tables)
 		closest = tdpg_closest(name, names, TD_N_KINDS);
 		ereport(ERROR, (errcode(ERRCODE_FDW_TABLE_NOT_FOUND),
 						errmsg("remote table \"%s\" does not exist", name),
-						errdetail("Remote schema \"%s\" has %d tables.", REMOTE_SCHEMA, TD_N_KINDS),
+						errdetail("Remote schema \"%s\" has %s.", REMOTE_SCHEMA, list.data),
 						closest != NULL ? errhint("Perhaps you meant \"%s\".", closest)
 										: errhint("Leave LIMIT TO and EXCEPT out for all of "
 												  "them.")));

@@ -106,10 +106,10 @@ tdpg_unknown_option(const char *name, const TdTableKind *const *kinds, int n_kin
 	closest = tdpg_closest(name, names, n);
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
-			 n_kinds == 1 ? errdetail("Options of a table %s are %s.", kinds[0]->name, list.data)
+			 n_kinds == 1 ? errdetail("Options of the table %s are %s.", kinds[0]->name, list.data)
 						  : errdetail("Options of these tables are %s.", list.data),
 			 closest != NULL ? errhint("Perhaps you meant the option \"%s\".", closest)
-			 : other != NULL ? errhint("It is an option of a table %s.", other->name)
+			 : other != NULL ? errhint("It is an option of the table %s.", other->name)
 							 : errhint("Limits of one query are set by equality: WHERE max_cost = "
 									   "0.01.")));
 	pg_unreachable();
@@ -211,7 +211,7 @@ unknown_column(const TdTableKind *kind, const char *table, const char *name)
 					errmsg("foreign table \"%s\" has an unknown column \"%s\"", table, name),
 					errdetail("Its columns have the names that those of %s have.", kind->name),
 					other != NULL
-						? errhint("A table of %s has such a column: OPTIONS (%s '%s').", other->name,
+						? errhint("%s has such a column: CREATE FOREIGN TABLE ... OPTIONS (%s '%s').", other->name,
 								  TABLE_OPTION, other->name)
 						: errhint("Use IMPORT FOREIGN SCHEMA tinydancer LIMIT TO (%s) FROM SERVER "
 								  "tinydancer INTO ...",

@@ -167,7 +167,7 @@ check_limit_clause(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 							   state->table->kind->inputs[input].name),
 						errdetail("The column says what a decision is made with; it holds no "
 								  "values to search."),
-						errhint("Write %s = value, or %s IS NULL for no limit.",
+						errhint("Write %s = value, or %s IS NULL to give none.",
 								state->table->kind->inputs[input].name,
 								state->table->kind->inputs[input].name)));
 	}
