@@ -10,6 +10,7 @@
 #include "access/stratnum.h"
 #include "fmgr.h"
 #include "optimizer/pathnode.h"
+#include "utils/selfuncs.h"
 
 #if PG_VERSION_NUM < 150000
 #error "tinydancer needs Postgres 15 or later"
@@ -53,6 +54,17 @@ tdpg_create_foreignscan_path(PlannerInfo *root, RelOptInfo *rel, double rows, in
 	(void) disabled_nodes;
 	return create_foreignscan_path(root, rel, NULL, rows, startup_cost, total_cost, pathkeys,
 								   required_outer, NULL, fdw_private);
+#endif
+}
+
+static inline double
+tdpg_estimate_array_length(PlannerInfo *root, Node *array)
+{
+#if PG_VERSION_NUM >= 170000
+	return estimate_array_length(root, array);
+#else
+	(void) root;
+	return estimate_array_length(array);
 #endif
 }
 

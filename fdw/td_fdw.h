@@ -162,6 +162,9 @@ extern const TdTableKind tdpg_route_results;
 extern const TdTableKind tdpg_route_candidates;
 extern const TdTableKind tdpg_semantic_matches;
 
+/* in td_fdw_stats.c; once per backend */
+extern void tdpg_fdw_stats_init(void);
+
 /* in td_fdw_plan.c */
 extern void tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid);
 extern void tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
@@ -169,6 +172,8 @@ extern ForeignScan *tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid rel
 									 ForeignPath *best_path, List *tlist, List *scan_clauses,
 									 Plan *outer_plan);
 extern bool tdIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte);
+/* The expected number of different values of a column of a planned table; 0: nothing is known. */
+extern double tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute);
 
 /* in td_fdw_scan.c */
 extern void tdBeginForeignScan(ForeignScanState *node, int eflags);

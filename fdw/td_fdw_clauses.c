@@ -16,6 +16,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
@@ -90,50 +91,84 @@ tdpg_as_type(Node *node, Oid type)
 
 /*
  * Under a nondeterministic collation different texts are equal, so the text that was asked for is
- * not the text that would be routed.
+ * not the text that would be routed, and Memoize would take the answer of the one for the other.
  */
 static void
-check_collation(Oid collation, int input)
+check_collation(Oid collation)
 {
-	if (input == TD_REQUEST && OidIsValid(collation) && !get_collation_isdeterministic(collation))
+	if (OidIsValid(collation) && !get_collation_isdeterministic(collation))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("cannot route by a nondeterministic collation"),
-						errdetail("Collation \"%s\" takes different requests for equal.",
+						errdetail("Collation \"%s\" takes different texts for equal.",
 								  get_collation_name(collation)),
 						errhint("Use COLLATE \"C\".")));
 }
 
-/* request = a OR request = b is request = ANY (ARRAY[a, b]): each distinct one is routed once. */
+/* How one of several alternatives, or one of the conditions in it, names requests. */
+static TdClause
+match_alternative(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *clause)
+{
+	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL, false};
+	ListCell *lc;
+
+	if (!is_andclause(clause))
+	{
+		TdClause one = tdpg_match_clause(root, rel, table, clause);
+
+		return one.input == TD_REQUEST && tdpg_clause_supplies(&one) ? one : match;
+	}
+	foreach (lc, ((BoolExpr *) clause)->args)
+	{
+		match = match_alternative(root, rel, table, lfirst(lc));
+		if (match.kind != TD_CLAUSE_NONE)
+			break;
+	}
+	match.says_more = true;
+	return match;
+}
+
+/*
+ * request = a OR request = b is request = ANY (ARRAY[a, b]): each distinct one is routed once.
+ * Where an alternative has further conditions, the whole stays a filter of what these requests give.
+ */
 static TdClause
 match_alternatives(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, BoolExpr *clause)
 {
-	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
-	ArrayExpr *array = makeNode(ArrayExpr);
+	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL, false};
+	ArrayExpr *values = makeNode(ArrayExpr);
+	bool says_more = false;
 	ListCell *lc;
 
+	values->array_typeid = TEXTARRAYOID;
+	values->array_collid = DEFAULT_COLLATION_OID;
+	values->element_typeid = TEXTOID;
+	values->multidims = false;
+	values->location = -1;
+	match.source = (Expr *) values;
 	foreach (lc, clause->args)
 	{
-		TdClause one = tdpg_match_clause(root, rel, table, lfirst(lc));
+		TdClause one = match_alternative(root, rel, table, lfirst(lc));
 
-		if (one.kind != TD_CLAUSE_VALUE || one.input != TD_REQUEST)
+		if (one.kind == TD_CLAUSE_NONE)
 			return match;
-		array->elements = lappend(array->elements, one.source);
+		says_more = says_more || one.says_more;
+		if (one.kind == TD_CLAUSE_VALUE)
+			values->elements = lappend(values->elements, one.source);
+		else
+			match.source = (Expr *) makeFuncExpr(
+				F_ARRAY_CAT, TEXTARRAYOID, list_make2(match.source, one.source),
+				DEFAULT_COLLATION_OID, DEFAULT_COLLATION_OID, COERCE_EXPLICIT_CALL);
 	}
-	array->array_typeid = TEXTARRAYOID;
-	array->array_collid = DEFAULT_COLLATION_OID;
-	array->element_typeid = TEXTOID;
-	array->multidims = false;
-	array->location = -1;
 	match.kind = TD_CLAUSE_ARRAY;
 	match.input = TD_REQUEST;
-	match.source = (Expr *) array;
+	match.says_more = says_more;
 	return match;
 }
 
 TdClause
 tdpg_match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *clause)
 {
-	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
+	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL, false};
 
 	if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
 	{
@@ -163,7 +198,7 @@ tdpg_match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr
 		match.source = tdpg_as_type(other, table->kind->inputs[input].type);
 		if (match.source == NULL)
 			return match;
-		check_collation(op->inputcollid, input);
+		check_collation(op->inputcollid);
 		match.kind = TD_CLAUSE_VALUE;
 		match.input = input;
 	}
@@ -179,7 +214,7 @@ tdpg_match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr
 		match.source = tdpg_as_type(array, TEXTARRAYOID);
 		if (match.source == NULL)
 			return match;
-		check_collation(op->inputcollid, input);
+		check_collation(op->inputcollid);
 		match.kind = TD_CLAUSE_ARRAY;
 		match.input = input;
 	}

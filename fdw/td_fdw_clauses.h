@@ -22,6 +22,7 @@ typedef struct TdClause
 	int input;
 	int other;	  /* the other column of TD_CLAUSE_SAME */
 	Expr *source; /* of the column's type, or an array of it */
+	bool says_more; /* than the input: it must stay a filter too */
 } TdClause;
 
 /* The input that an expression is the column of, or -1. */
@@ -66,8 +67,8 @@ extern Expr *tdpg_rank_bound(PlannerInfo *root, RelOptInfo *rel, const TdTable *
 /* in td_fdw_rows.c: rows that are made for a request, as the input that bounds them says */
 extern double tdpg_answered_rows(const TdTable *table, const TdClause *matches, int n_clauses);
 
-/* in td_fdw_rows.c: how many of a request's rows pass the clauses on this table */
-extern double tdpg_passing_rows(PlannerInfo *root, RelOptInfo *rel, const TdTable *table,
-								double rows, const TdClause *matches);
+/* in td_fdw_rows.c: the share of a request's rows that the clauses which supply no input keep */
+extern double tdpg_kept_share(PlannerInfo *root, RelOptInfo *rel, const TdTable *table,
+							  double answered, const TdClause *matches);
 
 #endif /* TD_FDW_CLAUSES_H */

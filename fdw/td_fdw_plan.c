@@ -12,6 +12,8 @@
  */
 #include "postgres.h"
 
+#include <float.h>
+
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
@@ -30,8 +32,11 @@
 #define REQUEST_OPERATORS 500.0
 #define ROW_OPERATORS 5.0
 
-/* Requests in an array, which the planner cannot count before it runs. */
-#define ARRAY_LENGTH_GUESS 10.0
+/* Since 17 disabled nodes count before cost: more than the disabled joins of any plan that works. */
+#define FAILING_NODES 1000000
+
+/* Different answers that requests get, as long as nobody has counted them. */
+#define ANSWERS_GUESS 10.0
 
 /* Ways to combine the other sides of several input columns that are worth a path each. */
 #define MAX_PATHS 16
@@ -41,33 +46,83 @@ typedef struct TdPlanState
 {
 	TdTable *table;
 	bool supplied[TD_MAX_INPUTS]; /* by a clause on this table alone */
-	bool has_array;				  /* of requests */
-	double n_requests;			  /* expected length of the array, else 1 */
+	bool has_array;				  /* of requests, in a clause on this table alone */
+	double n_requests;			  /* expected length of an array of requests, else 1 */
 	double answered;			  /* rows that are made for a request */
-	double rows;				  /* rows of all its requests that pass the clauses on this table */
-	List *joins[TD_MAX_INPUTS];	  /* of Relids: other sides that can supply the input */
+	double kept;				  /* share of them that the other clauses leave */
+	double distinct[TD_MAX_INPUTS]; /* expected number of different values */
+	List *joins[TD_MAX_INPUTS];		/* of Relids: other sides that can supply the input */
 } TdPlanState;
+
+/* The values of an input are those of the other side; the key names the answer. */
+double
+tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute)
+{
+	const TdPlanState *state = rel->fdw_private;
+	const TdColumn *column;
+
+	if (attribute < 1 || attribute > state->table->n_columns)
+		return 0.0;
+	column = &state->table->columns[attribute - 1];
+	if (column->role == TD_COLUMN_INPUT)
+		return state->distinct[column->which];
+	if (column->role == TD_COLUMN_OUTPUT && column->which == state->table->kind->key)
+		return Max(state->answered, ANSWERS_GUESS);
+	return 0.0;
+}
+
+/*
+ * A join multiplies the rows of both sides with 1/ndistinct for each clause; with as many rows as
+ * there are combinations of inputs, one for each row of the other side remains.
+ */
+static void
+estimate_rows(RelOptInfo *rel, const TdPlanState *state)
+{
+	int i;
+
+	rel->tuples = state->n_requests * state->answered;
+	for (i = 0; i < state->table->kind->n_inputs; i++)
+	{
+		if (state->joins[i] != NIL)
+			rel->tuples *= state->distinct[i];
+	}
+	rel->tuples = clamp_row_est(rel->tuples);
+	rel->rows = clamp_row_est(rel->tuples * state->kept);
+}
 
 void
 tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	TdPlanState *state = palloc0(sizeof(TdPlanState));
 	TdClause *matches;
+	ListCell *lc;
 	int i;
 
 	state->table = tdpg_fdw_table(relid);
 	state->n_requests = 1.0;
+	for (i = 0; i < TD_MAX_INPUTS; i++)
+		state->distinct[i] = 1.0;
 	rel->fdw_private = state;
 	matches = tdpg_match_clauses(root, rel, state->table, rel->baserestrictinfo, state->supplied);
-	for (i = 0; i < list_length(rel->baserestrictinfo); i++)
-		state->has_array = state->has_array || matches[i].kind == TD_CLAUSE_ARRAY;
-	if (state->has_array)
-		state->n_requests = ARRAY_LENGTH_GUESS;
+	foreach (lc, rel->baserestrictinfo)
+	{
+		const TdClause *match = &matches[foreach_current_index(lc)];
+
+		if (!tdpg_clause_supplies(match))
+			continue;
+		/* Of the echo it is true; and to estimate it the planner may call the user's functions. */
+		lfirst_node(RestrictInfo, lc)->norm_selec = 1.0;
+		lfirst_node(RestrictInfo, lc)->outer_selec = 1.0;
+		if (match->kind != TD_CLAUSE_ARRAY)
+			continue;
+		state->has_array = true;
+		state->n_requests = Max(tdpg_estimate_array_length(root, (Node *) match->source), 1.0);
+		state->distinct[TD_REQUEST] = state->n_requests;
+	}
 	state->answered = tdpg_answered_rows(state->table, matches, list_length(rel->baserestrictinfo));
 	rel->tuples = state->n_requests * state->answered;
-	state->rows =
-		state->n_requests * tdpg_passing_rows(root, rel, state->table, state->answered, matches);
-	rel->rows = clamp_row_est(state->rows);
+	state->kept = tdpg_kept_share(root, rel, state->table, state->answered, matches);
+	estimate_rows(rel, state);
 }
 
 /* The argument of generate_implied_equalities_for_column(): the column that is looked for. */
@@ -86,13 +141,36 @@ member_is_input(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *ec, Equiva
 	return tdpg_input_of(rel, search->table, (Node *) em->em_expr) == search->input;
 }
 
+/* The number of different values of the other side of "column = expression". */
+static double
+count_values(PlannerInfo *root, Expr *source)
+{
+	VariableStatData variable;
+	bool is_default;
+	double n_distinct;
+
+	examine_variable(root, (Node *) source, 0, &variable);
+	n_distinct = get_variable_numdistinct(&variable, &is_default);
+	ReleaseVariableStats(variable);
+	return n_distinct;
+}
+
+/* How often a clause is true of any two rows. */
+static double
+join_selectivity(PlannerInfo *root, RestrictInfo *rinfo)
+{
+	SpecialJoinInfo join = {.type = T_SpecialJoinInfo, .jointype = JOIN_INNER};
+
+	return clause_selectivity(root, (Node *) rinfo, 0, JOIN_INNER, &join);
+}
+
 /* Note the other side of a join clause that can supply an input. */
 static void
-note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, RestrictInfo *rinfo,
-				 double *distinct)
+note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, RestrictInfo *rinfo)
 {
 	TdClause match;
 	Relids others;
+	double n_distinct;
 	ListCell *lc;
 
 	if (!join_clause_is_movable_to(rinfo, rel))
@@ -103,15 +181,13 @@ note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, Restric
 	if (state->supplied[match.input])
 		return;
 	if (match.kind == TD_CLAUSE_VALUE)
+		n_distinct = count_values(root, match.source);
+	else
 	{
-		VariableStatData variable;
-		bool is_default;
-
-		examine_variable(root, (Node *) match.source, 0, &variable);
-		distinct[match.input] = Max(distinct[match.input],
-									get_variable_numdistinct(&variable, &is_default));
-		ReleaseVariableStats(variable);
+		state->n_requests = Max(tdpg_estimate_array_length(root, (Node *) match.source), 1.0);
+		n_distinct = 1.0 / Max(join_selectivity(root, rinfo), DBL_EPSILON);
 	}
+	state->distinct[match.input] = Max(state->distinct[match.input], n_distinct);
 	others = bms_del_member(bms_copy(rinfo->clause_relids), rel->relid);
 	foreach (lc, state->joins[match.input])
 	{
@@ -122,13 +198,13 @@ note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, Restric
 }
 
 static void
-collect_join_clauses(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, double *distinct)
+collect_join_clauses(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state)
 {
 	ListCell *lc;
 	int i;
 
 	foreach (lc, rel->joininfo)
-		note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc), distinct);
+		note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc));
 	if (!rel->has_eclass_joins)
 		return;
 	for (i = 0; i < state->table->kind->n_inputs; i++)
@@ -138,7 +214,7 @@ collect_join_clauses(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, dou
 															   rel->lateral_referencers);
 
 		foreach (lc, clauses)
-			note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc), distinct);
+			note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc));
 	}
 }
 
@@ -181,7 +257,13 @@ check_limit_clauses(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state
 	foreach (lc, rel->baserestrictinfo)
 		check_limit_clause(root, rel, state, lfirst_node(RestrictInfo, lc)->clause);
 	foreach (lc, rel->joininfo)
-		check_limit_clause(root, rel, state, lfirst_node(RestrictInfo, lc)->clause);
+	{
+		Expr *clause = lfirst_node(RestrictInfo, lc)->clause;
+
+		/* "IS NULL" above an outer join looks for rows without an answer. */
+		if (!IsA(clause, NullTest))
+			check_limit_clause(root, rel, state, clause);
+	}
 }
 
 /* Whether the clauses that come with a parameterisation supply every input that a join can. */
@@ -219,8 +301,9 @@ add_decision_path(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 	if (!state->has_array && params == NULL)
 		pathkeys = tdpg_answer_pathkeys(root, rel, state->table);
 	add_path(rel, (Path *) tdpg_create_foreignscan_path(
-					  root, rel, clamp_row_est(state->rows), 0, request_cost,
-					  state->n_requests * (request_cost + state->answered * row_cost), pathkeys,
+					  root, rel,
+					  clamp_row_est(state->n_requests * state->answered * state->kept), 0,
+					  request_cost, state->n_requests * (request_cost + state->answered * row_cost), pathkeys,
 					  required_outer, list_make1_int(1)));
 }
 
@@ -266,11 +349,10 @@ void
 tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	TdPlanState *state = rel->fdw_private;
-	double distinct[TD_MAX_INPUTS] = {0};
 	bool joined = false;
 	int i;
 
-	collect_join_clauses(root, rel, state, distinct);
+	collect_join_clauses(root, rel, state);
 	check_limit_clauses(root, rel, state);
 	for (i = 0; i < state->table->kind->n_inputs; i++)
 		joined = joined || state->joins[i] != NIL;
@@ -279,23 +361,14 @@ tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 		add_decision_path(root, rel, state, rel->lateral_relids);
 	else
 	{
-		/*
-		 * The planner multiplies rows with 1/ndistinct of the other side for each join clause;
-		 * with as many rows as there are combinations, one per outer row remains.
-		 */
-		double combinations = 1.0;
-
-		for (i = 0; i < state->table->kind->n_inputs; i++)
-			combinations *= Max(distinct[i], 1.0);
-		rel->tuples *= combinations;
-		rel->rows = clamp_row_est(state->rows * combinations);
+		estimate_rows(rel, state);
 		add_parameterised_paths(root, rel, state);
 	}
 
 	/* A join that cannot be parameterised needs some plan; this one says why it cannot be run. */
 	if (joined || rel->pathlist == NIL)
 		add_path(rel, (Path *) tdpg_create_foreignscan_path(
-						  root, rel, rel->rows, 1, FAILING_COST, FAILING_COST, NIL,
+						  root, rel, rel->rows, FAILING_NODES, FAILING_COST, FAILING_COST, NIL,
 						  rel->lateral_relids, list_make1_int(0)));
 }
 
@@ -350,7 +423,10 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 			local = lappend(local, clause);
 			continue;
 		}
-		recheck = lappend(recheck, clause);
+		if (match.says_more)
+			local = lappend(local, clause);
+		else
+			recheck = lappend(recheck, clause);
 		if (match.kind == TD_CLAUSE_NULL)
 		{
 			no_limit = lappend_int(no_limit, match.input);

@@ -125,30 +125,28 @@ tdpg_answered_rows(const TdTable *table, const TdClause *matches, int n_clauses)
 }
 
 double
-tdpg_passing_rows(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, double rows,
-				  const TdClause *matches)
+tdpg_kept_share(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, double answered,
+				const TdClause *matches)
 {
-	List *filter = NIL;
+	double rows = answered;
+	List *filters = NIL;
 	ListCell *lc;
 
-	/* Of a decision there is one row, and nothing says how likely a filter is to keep it. */
-	if (rows <= 1.0)
-		return rows;
 	foreach (lc, rel->baserestrictinfo)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
 		bool is_equality;
 		Expr *bound;
 
-		if (tdpg_clause_supplies(&matches[foreach_current_index(lc)]))
+		if (matches[foreach_current_index(lc)].kind != TD_CLAUSE_NONE)
 			continue;
 		bound = tdpg_rank_bound(root, rel, table, rinfo->clause, &is_equality);
 		if (bound == NULL || (!is_equality && !IsA(bound, Const)))
-			filter = lappend(filter, rinfo);
+			filters = lappend(filters, rinfo);
 		else if (is_equality)
 			rows = Min(rows, 1.0);
 		else if (!((Const *) bound)->constisnull)
 			rows = Min(rows, Max(DatumGetInt64(((Const *) bound)->constvalue), 0));
 	}
-	return rows * clauselist_selectivity(root, filter, 0, JOIN_INNER, NULL);
+	return rows / answered * clauselist_selectivity(root, filters, 0, JOIN_INNER, NULL);
 }

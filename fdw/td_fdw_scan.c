@@ -73,6 +73,7 @@ evaluate_inputs(ForeignScanState *node, TdScanState *state)
 	ListCell *input;
 	ListCell *lc;
 
+	MemoryContextReset(state->rescan_context);
 	tdpg_activity.inputs_evaluated++;
 	state->values = state->table->defaults;
 	foreach (lc, state->no_limit)
@@ -202,8 +203,6 @@ tdReScanForeignScan(ForeignScanState *node)
 	TdScanState *state = node->fdw_state;
 
 	state->started = false;
-	if (state->rescan_context != NULL)
-		MemoryContextReset(state->rescan_context);
 }
 
 void
@@ -214,9 +213,9 @@ tdEndForeignScan(ForeignScanState *node)
 
 /* ---------------------------------------------------------------- waiting for another session */
 
-/* The key of the row in a slot, by a column of the table, or NULL when it has none. */
+/* A text that a row has in a column of the table, or NULL. */
 static text *
-key_of(const TdTable *table, TupleTableSlot *slot)
+text_of(const TdTable *table, TupleTableSlot *slot, TdColumnRole role, int which)
 {
 	int i;
 
@@ -225,8 +224,7 @@ key_of(const TdTable *table, TupleTableSlot *slot)
 		bool isnull;
 		Datum value;
 
-		if (table->columns[i].role != TD_COLUMN_OUTPUT ||
-			table->columns[i].which != table->kind->key)
+		if (table->columns[i].role != role || table->columns[i].which != which)
 			continue;
 		value = slot_getattr(slot, i + 1, &isnull);
 		return isnull ? NULL : DatumGetTextPCopy(value);
@@ -235,10 +233,27 @@ key_of(const TdTable *table, TupleTableSlot *slot)
 }
 
 static bool
-same_key(text *a, text *b)
+same_text(text *a, text *b)
 {
 	return a != NULL && b != NULL && VARSIZE(a) == VARSIZE(b) &&
 		   memcmp(VARDATA(a), VARDATA(b), VARSIZE(a) - VARHDRSZ) == 0;
+}
+
+/* Of an array of requests, the one that a row has answered; false when it is an element no more. */
+static bool
+keep_request(TdScanState *state, text *request)
+{
+	int i;
+
+	for (i = 0; i < state->n_requests; i++)
+	{
+		if (!same_text(request, DatumGetTextPCopy(state->requests[i])))
+			continue;
+		state->values.values[TD_REQUEST].isnull = false;
+		state->values.values[TD_REQUEST].value = state->requests[i];
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -252,16 +267,23 @@ tdRecheckForeignScan(ForeignScanState *node, TupleTableSlot *slot)
 {
 	TdScanState *state = node->fdw_state;
 	ExprContext *econtext = node->ss.ps.ps_ExprContext;
+	const TdTable *table = state->table;
 	text *key;
+	text *request;
 	HeapTuple chosen = NULL;
 	bool by_key = false;
 	int n_passed = 0;
 
-	/* With an array the row's own request is an element or it is not: the clause itself tells. */
-	if (!state->has_request || state->array >= 0)
+	if (!state->has_request)
 		return true;
-	key = key_of(state->table, slot);
+	/* MERGE stores the row that it had, whatever we put into the slot: it matches or it does not. */
+	if (node->ss.ps.state->es_plannedstmt->commandType == CMD_MERGE)
+		return true;
+	key = text_of(table, slot, TD_COLUMN_OUTPUT, table->kind->key);
+	request = text_of(table, slot, TD_COLUMN_INPUT, TD_REQUEST);
 	if (!evaluate_inputs(node, state))
+		return false;
+	if (state->array >= 0 && !keep_request(state, request))
 		return false;
 	ask(state);
 	econtext->ecxt_scantuple = slot;
@@ -271,7 +293,7 @@ tdRecheckForeignScan(ForeignScanState *node, TupleTableSlot *slot)
 		if (!ExecQual(node->ss.ps.qual, econtext))
 			continue;
 		n_passed++;
-		if (same_key(key, key_of(state->table, slot)))
+		if (same_text(key, text_of(table, slot, TD_COLUMN_OUTPUT, table->kind->key)))
 			by_key = true;
 		else if (chosen != NULL)
 			continue;
