@@ -7,6 +7,7 @@
 #ifndef TD_COMPAT_H
 #define TD_COMPAT_H
 
+#include "access/stratnum.h"
 #include "fmgr.h"
 #include "optimizer/pathnode.h"
 #include "utils/selfuncs.h"
@@ -26,6 +27,16 @@
 #else
 #define TD_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
+
+static inline bool
+tdpg_is_ascending(const PathKey *pathkey)
+{
+#if PG_VERSION_NUM >= 180000
+	return pathkey->pk_cmptype == COMPARE_LT;
+#else
+	return pathkey->pk_strategy == BTLessStrategyNumber;
+#endif
+}
 
 static inline ForeignPath *
 tdpg_create_foreignscan_path(PlannerInfo *root, RelOptInfo *rel, double rows, int disabled_nodes,

@@ -31,8 +31,9 @@ strip_relabel(Node *node)
 	return node;
 }
 
-int
-tdpg_input_of(RelOptInfo *rel, const TdTable *table, Node *node)
+/* What an expression is as a column of this table in a role, or -1. */
+static int
+column_of(RelOptInfo *rel, const TdTable *table, Node *node, TdColumnRole role)
 {
 	Var *var;
 
@@ -43,9 +44,21 @@ tdpg_input_of(RelOptInfo *rel, const TdTable *table, Node *node)
 	if (var->varno != (int) rel->relid || var->varlevelsup != 0 || var->varattno < 1 ||
 		var->varattno > table->n_columns)
 		return -1;
-	if (table->columns[var->varattno - 1].role != TD_COLUMN_INPUT)
+	if (table->columns[var->varattno - 1].role != role)
 		return -1;
 	return table->columns[var->varattno - 1].which;
+}
+
+int
+tdpg_input_of(RelOptInfo *rel, const TdTable *table, Node *node)
+{
+	return column_of(rel, table, node, TD_COLUMN_INPUT);
+}
+
+int
+tdpg_output_of(RelOptInfo *rel, const TdTable *table, Node *node)
+{
+	return column_of(rel, table, node, TD_COLUMN_OUTPUT);
 }
 
 /* Whether an operator is equality as the column's type understands it. */
@@ -59,15 +72,14 @@ is_equality(const TdTable *table, Oid operator, int input)
 		   get_op_opfamily_strategy(operator, type->btree_opf) == BTEqualStrategyNumber;
 }
 
-/* A value that can be computed before the scan: nothing of this table, nothing volatile. */
-static bool
-is_outside(PlannerInfo *root, RelOptInfo *rel, Node *node)
+bool
+tdpg_is_outside(PlannerInfo *root, RelOptInfo *rel, Node *node)
 {
 	return !bms_is_member(rel->relid, pull_varnos(root, node)) && !contain_volatile_functions(node);
 }
 
-static Expr *
-as_type(Node *node, Oid type)
+Expr *
+tdpg_as_type(Node *node, Oid type)
 {
 	Oid from = exprType(node);
 
@@ -181,9 +193,9 @@ tdpg_match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr
 			match.input = input;
 			return match;
 		}
-		if (!is_outside(root, rel, other))
+		if (!tdpg_is_outside(root, rel, other))
 			return match;
-		match.source = as_type(other, table->kind->inputs[input].type);
+		match.source = tdpg_as_type(other, table->kind->inputs[input].type);
 		if (match.source == NULL)
 			return match;
 		check_collation(op->inputcollid);
@@ -197,9 +209,9 @@ tdpg_match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr
 		int input = tdpg_input_of(rel, table, linitial(op->args));
 
 		if (input != TD_REQUEST || !is_equality(table, op->opno, input) ||
-			!is_outside(root, rel, array))
+			!tdpg_is_outside(root, rel, array))
 			return match;
-		match.source = as_type(array, TEXTARRAYOID);
+		match.source = tdpg_as_type(array, TEXTARRAYOID);
 		if (match.source == NULL)
 			return match;
 		check_collation(op->inputcollid);

@@ -28,11 +28,12 @@
 /* More than any real plan costs, less than infinity, so that such a plan stays legal. */
 #define FAILING_COST 1e15
 
+/* One request takes about as long as a few hundred calls of a cheap function, and a row as a few. */
+#define REQUEST_OPERATORS 500.0
+#define ROW_OPERATORS 5.0
+
 /* Since 17 disabled nodes count before cost: more than the disabled joins of any plan that works. */
 #define FAILING_NODES 1000000
-
-/* One decision takes about as long as a few hundred calls of a cheap function. */
-#define DECISION_OPERATORS 500.0
 
 /* Different answers that requests get, as long as nobody has counted them. */
 #define ANSWERS_GUESS 10.0
@@ -45,13 +46,15 @@ typedef struct TdPlanState
 {
 	TdTable *table;
 	bool supplied[TD_MAX_INPUTS]; /* by a clause on this table alone */
+	bool has_array;				  /* of requests, in a clause on this table alone */
 	double n_requests;			  /* expected length of an array of requests, else 1 */
-	double kept;				  /* share of the answers that the other clauses leave */
+	double answered;			  /* rows that are made for a request */
+	double kept;				  /* share of them that the other clauses leave */
 	double distinct[TD_MAX_INPUTS]; /* expected number of different values */
 	List *joins[TD_MAX_INPUTS];		/* of Relids: other sides that can supply the input */
 } TdPlanState;
 
-/* The values of an input are those of the other side; the first output names the answer. */
+/* The values of an input are those of the other side; the key names the answer. */
 double
 tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute)
 {
@@ -63,8 +66,8 @@ tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute)
 	column = &state->table->columns[attribute - 1];
 	if (column->role == TD_COLUMN_INPUT)
 		return state->distinct[column->which];
-	if (column->role == TD_COLUMN_OUTPUT && column->which == 0)
-		return ANSWERS_GUESS;
+	if (column->role == TD_COLUMN_OUTPUT && column->which == state->table->kind->key)
+		return Max(state->answered, ANSWERS_GUESS);
 	return 0.0;
 }
 
@@ -77,7 +80,7 @@ estimate_rows(RelOptInfo *rel, const TdPlanState *state)
 {
 	int i;
 
-	rel->tuples = state->n_requests;
+	rel->tuples = state->n_requests * state->answered;
 	for (i = 0; i < state->table->kind->n_inputs; i++)
 	{
 		if (state->joins[i] != NIL)
@@ -92,7 +95,6 @@ tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	TdPlanState *state = palloc0(sizeof(TdPlanState));
 	TdClause *matches;
-	List *filters = NIL;
 	ListCell *lc;
 	int i;
 
@@ -106,17 +108,20 @@ tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	{
 		const TdClause *match = &matches[foreach_current_index(lc)];
 
-		if (match->kind == TD_CLAUSE_ARRAY)
-		{
-			state->n_requests =
-				Max(tdpg_estimate_array_length(root, (Node *) match->source), 1.0);
-			state->distinct[TD_REQUEST] = state->n_requests;
-		}
-		else if (match->kind == TD_CLAUSE_NONE)
-			filters = lappend(filters, lfirst(lc));
+		if (!tdpg_clause_supplies(match))
+			continue;
+		/* Of the echo it is true; and to estimate it the planner may call the user's functions. */
+		lfirst_node(RestrictInfo, lc)->norm_selec = 1.0;
+		lfirst_node(RestrictInfo, lc)->outer_selec = 1.0;
+		if (match->kind != TD_CLAUSE_ARRAY)
+			continue;
+		state->has_array = true;
+		state->n_requests = Max(tdpg_estimate_array_length(root, (Node *) match->source), 1.0);
+		state->distinct[TD_REQUEST] = state->n_requests;
 	}
-	rel->tuples = state->n_requests;
-	state->kept = clauselist_selectivity(root, filters, 0, JOIN_INNER, NULL);
+	state->answered = tdpg_answered_rows(state->table, matches, list_length(rel->baserestrictinfo));
+	rel->tuples = state->n_requests * state->answered;
+	state->kept = tdpg_kept_share(root, rel, state->table, state->answered, matches);
 	estimate_rows(rel, state);
 }
 
@@ -238,7 +243,7 @@ check_limit_clause(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 							   state->table->kind->inputs[input].name),
 						errdetail("The column says what a decision is made with; it holds no "
 								  "values to search."),
-						errhint("Write %s = value, or %s IS NULL for no limit.",
+						errhint("Write %s = value, or %s IS NULL to give none.",
 								state->table->kind->inputs[input].name,
 								state->table->kind->inputs[input].name)));
 	}
@@ -286,13 +291,20 @@ add_decision_path(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 				  Relids required_outer)
 {
 	ParamPathInfo *params = get_baserel_parampathinfo(root, rel, required_outer);
-	double rows = clamp_row_est(state->n_requests * state->kept);
-	Cost cost = state->n_requests * (DECISION_OPERATORS * cpu_operator_cost + cpu_tuple_cost);
+	Cost request_cost = REQUEST_OPERATORS * cpu_operator_cost;
+	Cost row_cost = ROW_OPERATORS * cpu_operator_cost + cpu_tuple_cost;
+	List *pathkeys = NIL;
 
 	if (!parameters_are_complete(root, rel, state, params))
 		return;
-	add_path(rel, (Path *) tdpg_create_foreignscan_path(root, rel, rows, 0, 0.0, cost, NIL,
-														required_outer, list_make1_int(1)));
+	/* The order of a parameterised path is of no use to a join above it. */
+	if (!state->has_array && params == NULL)
+		pathkeys = tdpg_answer_pathkeys(root, rel, state->table);
+	add_path(rel, (Path *) tdpg_create_foreignscan_path(
+					  root, rel,
+					  clamp_row_est(state->n_requests * state->answered * state->kept), 0,
+					  request_cost, state->n_requests * (request_cost + state->answered * row_cost), pathkeys,
+					  required_outer, list_make1_int(1)));
 }
 
 /* Each way to choose one other side for every input column that a join supplies. */
@@ -360,26 +372,26 @@ tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 						  rel->lateral_relids, list_make1_int(0)));
 }
 
-/* Whether the query reads a column, by its role. */
-static bool
-reads_output(RelOptInfo *rel, const TdTable *table, List *clauses, int output)
+/* The outputs that the query reads, as an int list. */
+static List *
+outputs_read(RelOptInfo *rel, const TdTable *table, List *clauses)
 {
 	Bitmapset *attributes = NULL;
-	int member = -1;
+	List *outputs = NIL;
+	bool whole_row;
+	int i;
 
 	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &attributes);
 	pull_varattnos((Node *) clauses, rel->relid, &attributes);
-	while ((member = bms_next_member(attributes, member)) >= 0)
+	whole_row = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, attributes);
+	for (i = 0; i < table->n_columns; i++)
 	{
-		int attno = member + FirstLowInvalidHeapAttributeNumber;
-
-		if (attno == 0)
-			return true;
-		if (attno > 0 && table->columns[attno - 1].role == TD_COLUMN_OUTPUT &&
-			table->columns[attno - 1].which == output)
-			return true;
+		if (table->columns[i].role == TD_COLUMN_OUTPUT &&
+			(whole_row ||
+			 bms_is_member(i + 1 - FirstLowInvalidHeapAttributeNumber, attributes)))
+			outputs = lappend_int(outputs, table->columns[i].which);
 	}
-	return false;
+	return outputs;
 }
 
 ForeignScan *
@@ -397,6 +409,7 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 	List *inputs = NIL;
 	List *no_limit = NIL;
 	int array = -1;
+	bool is_equality;
 	ListCell *lc;
 
 	matches = tdpg_match_clauses(root, rel, state->table, clauses, supplied);
@@ -425,12 +438,21 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 		inputs = lappend_int(inputs, match.input);
 	}
 
-	return make_foreignscan(
-		tlist, local, rel->relid, exprs,
-		list_make5(inputs, no_limit, list_make1_int(array),
-				   list_make1_int(can_run ? 1 : 0),
-				   list_make1_int(reads_output(rel, state->table, local, TD_OUT_REASONING) ? 1 : 0)),
-		NIL, recheck, outer_plan);
+	foreach (lc, local)
+	{
+		Expr *bound = tdpg_rank_bound(root, rel, state->table, lfirst(lc), &is_equality);
+
+		if (bound == NULL)
+			continue;
+		exprs = lappend(exprs, bound);
+		inputs = lappend_int(inputs, TD_RANK_BOUND);
+	}
+
+	return make_foreignscan(tlist, local, rel->relid, exprs,
+							list_make5(inputs, no_limit, list_make1_int(array),
+									   list_make1_int(can_run ? 1 : 0),
+									   outputs_read(rel, state->table, local)),
+							NIL, recheck, outer_plan);
 }
 
 bool

@@ -144,3 +144,94 @@ def test_two_decisions_of_one_row_are_both_those_of_the_new_text(session: Any, l
     change = "UPDATE log SET body = 'debug this program'"
     update_while_other_changes(session, log, change, twice)
     assert stored(log) == ("codercoder", None)
+
+
+# ---------------------------------------------------------------- tables with several rows a request
+
+
+@pytest.fixture
+def imported(log: Any) -> Any:
+    """``log``, with the other foreign tables and a third agent, and a route for each agent."""
+    log.execute("CREATE SCHEMA td; IMPORT FOREIGN SCHEMA tinydancer FROM SERVER tinydancer INTO td")
+    log.execute("SELECT ruvector_register_agent('anyone', 'human', description := 'anything')")
+    for name, utterances in (
+        ("languages", ["translate this text", "in french, please"]),
+        ("faults", ["debug this program", "my program crashes"]),
+    ):
+        log.execute(
+            "SELECT ruvector_create_route(%s, utterances := %s)", (name, utterances)
+        )
+    return log
+
+
+TO_DEBUG = "UPDATE log SET body = 'debug this program'"
+
+
+def test_best_candidate_is_that_of_the_new_text(session: Any, imported: Any) -> None:
+    update_while_other_changes(
+        session,
+        imported,
+        TO_DEBUG,
+        "UPDATE log l SET chosen = c.agent_name, cost = c.rank FROM td.route_candidates c "
+        "WHERE c.request = l.body AND c.rank = 1",
+    )
+    assert stored(imported) == ("coder", 1.0)
+
+
+def test_best_match_is_that_of_the_new_text(session: Any, imported: Any) -> None:
+    update_while_other_changes(
+        session,
+        imported,
+        TO_DEBUG,
+        "UPDATE log l SET chosen = m.route_name, cost = m.rank FROM td.semantic_matches m "
+        "WHERE m.request = l.body AND m.top_k = 1",
+    )
+    assert stored(imported) == ("faults", 1.0)
+
+
+def test_candidate_by_name_has_the_rank_of_the_new_text(session: Any, imported: Any) -> None:
+    update_while_other_changes(
+        session,
+        imported,
+        TO_DEBUG,
+        "UPDATE log l SET cost = c.rank FROM td.route_candidates c "
+        "WHERE c.request = l.body AND c.agent_name = 'translator'",
+    )
+    new = imported.execute(
+        "SELECT rank FROM ruvector_explain_route('debug this program') "
+        "WHERE agent_name = 'translator'"
+    ).fetchone()
+    old = imported.execute(
+        "SELECT rank FROM ruvector_explain_route('translate this text') "
+        "WHERE agent_name = 'translator'"
+    ).fetchone()
+    assert new != old
+    assert stored(imported)[1] == new[0]
+
+
+def test_every_candidate_of_a_locked_row_is_that_of_the_new_text(
+    session: Any, imported: Any
+) -> None:
+    update_while_other_changes(
+        session,
+        imported,
+        TO_DEBUG,
+        "CREATE TABLE seen AS SELECT c.agent_name, c.rank, c.score FROM log l "
+        "JOIN td.route_candidates c ON c.request = l.body FOR UPDATE OF l",
+    )
+    seen = "SELECT * FROM seen"
+    expected = "SELECT agent_name, rank, score FROM ruvector_explain_route('debug this program')"
+    (rows,) = imported.execute(f"SELECT count(*) FROM ({seen}) s").fetchone()
+    assert rows == 3
+    assert imported.execute(f"{seen} EXCEPT {expected}").fetchall() == []
+
+
+def test_candidate_that_became_ineligible_is_dropped(session: Any, imported: Any) -> None:
+    update_while_other_changes(
+        session,
+        imported,
+        "UPDATE log SET cap = 0.001",
+        "UPDATE log l SET chosen = c.agent_name FROM td.route_candidates c "
+        "WHERE c.request = l.body AND c.max_cost = l.cap AND c.eligible",
+    )
+    assert stored(imported) == (None, None)
