@@ -32,9 +32,7 @@ def log(conn: Any) -> Any:
     return conn
 
 
-def update_while_other_changes(
-    session: Any, log: Any, change: str, update: str = UPDATE
-) -> None:
+def update_while_other_changes(session: Any, log: Any, change: str, update: str = UPDATE) -> None:
     """Run an UPDATE in a session that has to wait for ``change`` of another to commit."""
     writer, waiting = session(autocommit=False), session()
     writer.execute(change)
