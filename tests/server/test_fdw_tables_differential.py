@@ -1,8 +1,8 @@
-"""Generated queries on the foreign tables with several rows a request, against their functions.
+"""Generated queries on the foreign tables of several rows a request, against their functions.
 
-In: random inputs as constants, from joins and in lists, with filters on the rank, orders and limits,
-under random planner settings.  What is compared: the rows of the foreign table, in their order where
-the query asks for one, with those of ruvector_explain_route() and ruvector_semantic_route().
+In: random inputs as constants, from joins and in lists, with filters on the rank, orders, limits and
+planner settings.  What is compared: the rows of the foreign table, in their order where the query
+asks for one, with those of ruvector_explain_route() and ruvector_semantic_route().
 """
 
 from __future__ import annotations
@@ -244,7 +244,8 @@ def list_of_requests(rng: random.Random, table: Table) -> Query:
     return Query(
         f"SELECT r.request, {table.outputs} FROM {table.name} r "
         f"WHERE r.request IN ({listed}){rest}{extra} ORDER BY r.rank",
-        f"SELECT q.t, {table.outputs} FROM (SELECT DISTINCT unnest(ARRAY[{listed}]::text[])) q (t), "
+        f"SELECT q.t, {table.outputs} "
+        f"FROM (SELECT DISTINCT unnest(ARRAY[{listed}]::text[])) q (t), "
         f"LATERAL {function} r WHERE true{extra}",
     )
 
