@@ -1,6 +1,6 @@
 """Generated queries on the foreign tables of several rows a request, against their functions.
 
-In: random inputs as constants, from joins and in lists, with filters on the rank, orders, limits and
+In: random inputs, constant, joined and listed, with filters on the rank, orders, limits and random
 planner settings.  What is compared: the rows of the foreign table, in their order where the query
 asks for one, with those of ruvector_explain_route() and ruvector_semantic_route().
 """
