@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "td_error.h"
+#include "td_guc.h"
 #include "td_registry.h"
 #include "td_registry_build.h"
 #include "td_registry_read.h"
@@ -192,6 +193,7 @@ tdpg_registry_acquire(MemoryContext owner)
 	if (!is_valid())
 		rebuild();
 	pin(owner);
+	current->view.level = tdpg_kernel_level();
 	return current;
 }
 

@@ -80,6 +80,31 @@ floor_limit(const TdInputs *inputs, TdInput which, const char *what)
 }
 
 static void
+set_limits(td_request *request, const TdInputs *inputs)
+{
+	request->max_cost = ceiling(inputs, TD_IN_MAX_COST, "max_cost", false);
+	request->max_latency_ms = ceiling(inputs, TD_IN_MAX_LATENCY_MS, "max_latency_ms", false);
+	/* An overspent budget is a fact, not a mistake. */
+	request->budget_remaining =
+		ceiling(inputs, TD_IN_BUDGET_REMAINING, "budget_remaining", true);
+	request->min_quality = floor_limit(inputs, TD_IN_MIN_QUALITY, "min_quality");
+	request->min_expected_quality =
+		floor_limit(inputs, TD_IN_MIN_EXPECTED_QUALITY, "min_expected_quality");
+}
+
+void
+tdpg_check_limits(const TdInputs *inputs)
+{
+	td_request request;
+	int n;
+
+	set_limits(&request, inputs);
+	if (has(inputs, TD_IN_REQUIRED_CAPABILITIES))
+		(void) tdpg_text_array(inputs->values[TD_IN_REQUIRED_CAPABILITIES].value,
+							   "required_capabilities", &n);
+}
+
+static void
 set_required(TdRouter *router, const TdInputs *inputs)
 {
 	TdText *names;
@@ -203,14 +228,7 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 	policy.cost_scale = tdpg_cost_scale;
 	policy.latency_scale = tdpg_latency_scale;
 
-	request->max_cost = ceiling(inputs, TD_IN_MAX_COST, "max_cost", false);
-	request->max_latency_ms = ceiling(inputs, TD_IN_MAX_LATENCY_MS, "max_latency_ms", false);
-	/* An overspent budget is a fact, not a mistake. */
-	request->budget_remaining =
-		ceiling(inputs, TD_IN_BUDGET_REMAINING, "budget_remaining", true);
-	request->min_quality = floor_limit(inputs, TD_IN_MIN_QUALITY, "min_quality");
-	request->min_expected_quality =
-		floor_limit(inputs, TD_IN_MIN_EXPECTED_QUALITY, "min_expected_quality");
+	set_limits(request, inputs);
 	request->has_pool = has(inputs, TD_IN_POOL);
 	if (request->has_pool)
 		request->pool =

@@ -86,6 +86,9 @@ typedef struct TdRouter
 /* A router that lives in the memory context, registry pin included. */
 extern TdRouter *tdpg_router_create(MemoryContext context);
 
+/* Raise the errors about limits that no registry needs to be read for. */
+extern void tdpg_check_limits(const TdInputs *inputs);
+
 /*
  * Score every agent.  False when there is nothing to route: neither request nor embedding.
  * Raises errors about the inputs.  What it allocates per request is in the current context.
