@@ -178,9 +178,7 @@ class RouteMatcher:
         self.mu = self.encoder.fit_mu if mu is None else mu
         self.s = self.encoder.fit_s if s is None else s
         self._positive = self._pack([self._positives(route) for route in self.routes])
-        self._negative = self._pack(
-            [[self._embed(text) for text in _distinct(route.negatives)] for route in self.routes]
-        )
+        self._negative = self._pack([self._negatives(route) for route in self.routes])
         self._view = self._packed(None)
 
     def _embed(self, text: str) -> FloatVector:
@@ -196,6 +194,9 @@ class RouteMatcher:
         texts = _distinct(route.utterances) or [route.description or ""]
         return [self._embed(text) for text in texts]
 
+    def _negatives(self, route: Route) -> list[FloatVector]:
+        return [self._embed(text) for text in _distinct(route.negatives)]
+
     def _vector(self, embedding: Sequence[float] | FloatVector) -> FloatVector:
         """A caller's vector, scaled to unit length."""
         vector = np.array(embedding, dtype=np.float32)
@@ -204,7 +205,8 @@ class RouteMatcher:
         if vector.shape[0] != self.encoder.dim:
             raise DimensionError(
                 _kernels.status_text(3),
-                f"The encoder makes {self.encoder.dim}, the argument has {vector.shape[0]}.",
+                f'Vectors of encoder "{self.encoder.id}" have {self.encoder.dim}, '
+                f"the argument has {vector.shape[0]}.",
                 "Embed the text with Encoder.embed(), or use the encoder that made the vector.",
             )
         return _kernels.normalise(vector)
