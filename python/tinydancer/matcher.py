@@ -140,6 +140,20 @@ def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def most_routes(top_k: int | None) -> int:
+    """How many routes a request has at most.
+
+    Raises:
+        InvalidInputError: for a number below 1.
+    """
+    k = 3 if top_k is None else top_k
+    if k < 1:
+        raise InvalidInputError(
+            "top_k must be at least 1", f"The value is {k}.", "Pass None for the default of 3."
+        )
+    return k
+
+
 class RouteMatcher:
     """Semantic routes, packed for the kernel.
 
@@ -271,11 +285,7 @@ class RouteMatcher:
             NonFiniteError: for a NaN or an infinity in the embedding.
             InvalidInputError: for a ``top_k`` below 1.
         """
-        k = 3 if top_k is None else top_k
-        if k < 1:
-            raise InvalidInputError(
-                "top_k must be at least 1", f"The value is {k}.", "Pass None for the default of 3."
-            )
+        k = most_routes(top_k)
         if query is None and embedding is None:
             return []
         if embedding is not None:

@@ -17,7 +17,7 @@ import psycopg
 
 from tinydancer.encoder import Encoder
 from tinydancer.errors import InvalidTimeError
-from tinydancer.matcher import FloatVector, Match, Route, RouteMatcher
+from tinydancer.matcher import FloatVector, Match, Route, RouteMatcher, most_routes
 from tinydancer.registry import Phrase, VectorsOnly, read_encoder, snapshot, unit_vector
 
 __all__ = ["StoredMatcher", "StoredRoute", "read_matcher"]
@@ -90,6 +90,7 @@ class StoredMatcher(RouteMatcher):
             InvalidInputError: as ``match`` does, and its subclasses.
             psycopg.Error: the server refused.
         """
+        k = most_routes(top_k)
         timed = any(route.time_start or route.time_end for route in self.routes)
         time: datetime.time | None = None
         if at is not None or timed:
@@ -99,7 +100,7 @@ class StoredMatcher(RouteMatcher):
         counted: set[str] = set()
         while True:
             # A route that is closed makes room for others, which may have limits too.
-            matches = self.match(query, top_k, user_tier, time, embedding, exhausted)
+            matches = self.match(query, k, user_tier, time, embedding, exhausted)
             limited = [
                 one.route_name
                 for one in matches

@@ -1,8 +1,8 @@
 """The part that Multicorn2 plays, for tests: it makes wrappers, passes clauses, checks rows again.
 
-In: a wrapper class, options, clauses.  Out: rows as a query would return them.  Read by the tests of
-the Multicorn door.  What is passed has the form that Multicorn2's C code gives it, src/python.c there:
-double precision as psql prints it, arrays as flat lists, NULL and IS NULL alike.
+In: a wrapper class, options, clauses.  Out: rows as a query would return them.  Read by the tests
+of the Multicorn door.  What is passed has the form that Multicorn2's C code gives it: double
+precision as psql prints it, arrays as flat lists, NULL and IS NULL alike.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tinydancer.errors import TinyDancerError
 from tinydancer.multicorn.protocol import ColumnDefinition, Qual
 
 TYPES = {
@@ -99,11 +100,17 @@ def rows(conn: Any, foreign: Any, clauses: Sequence[Clause], columns: Iterable[s
     columns = list(columns)
     types = foreign.kind.types
     found = []
-    for made in foreign.execute(quals(clauses), set(columns)):
-        row = read_back(conn, made, types)
-        if all(_is_true(conn, clause, row, types) for clause in clauses):
-            found.append(tuple(row[name] for name in columns))
+    foreign.begin(0)
+    try:
+        for made in foreign.execute(quals(clauses), set(columns)):
+            row = read_back(conn, made, types)
+            if all(_is_true(conn, clause, row, types) for clause in clauses):
+                found.append(tuple(row[name] for name in columns))
+    except TinyDancerError:
+        foreign.rollback()
+        raise
     foreign.end_scan()
+    foreign.commit()
     return found
 
 

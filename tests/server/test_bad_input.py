@@ -291,7 +291,9 @@ def test_foreign_table_with_a_bad_option_answers_or_says_why(checker: Checker) -
         columns = ", ".join(f"{name} {kind}" for name, kind in catalog.columns(conn, table))
         names = [name for name, _ in catalog.columns(conn, table)]
         for text in texts:
-            checker.run(f"CREATE FOREIGN TABLE own (x text) SERVER tinydancer OPTIONS (table '{text}')")
+            checker.run(
+                f"CREATE FOREIGN TABLE own (x text) SERVER tinydancer OPTIONS (table '{text}')"
+            )
         for option in [*names, "max_cots", "", "host", "x" * 300]:
             for text in texts:
                 quoted = '"' + option.replace('"', '""') + '"'

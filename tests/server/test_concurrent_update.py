@@ -32,9 +32,7 @@ def log(conn: Any) -> Any:
     return conn
 
 
-def update_while_other_changes(
-    session: Any, log: Any, change: str, update: str = UPDATE
-) -> None:
+def update_while_other_changes(session: Any, log: Any, change: str, update: str = UPDATE) -> None:
     """Run an UPDATE in a session that has to wait for ``change`` of another to commit."""
     writer, waiting = session(autocommit=False), session()
     writer.execute(change)
@@ -148,7 +146,7 @@ def test_two_decisions_of_one_row_are_both_those_of_the_new_text(session: Any, l
     assert stored(log) == ("codercoder", None)
 
 
-# ---------------------------------------------------------------- tables with several rows a request
+# ---------------------------------------------------------------- tables of several rows a request
 
 
 @pytest.fixture
@@ -160,9 +158,7 @@ def imported(log: Any) -> Any:
         ("languages", ["translate this text", "in french, please"]),
         ("faults", ["debug this program", "my program crashes"]),
     ):
-        log.execute(
-            "SELECT ruvector_create_route(%s, utterances := %s)", (name, utterances)
-        )
+        log.execute("SELECT ruvector_create_route(%s, utterances := %s)", (name, utterances))
     return log
 
 

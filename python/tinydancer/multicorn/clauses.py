@@ -53,7 +53,7 @@ def check_limits(kind: TableKind, quals: Sequence[Any], found: Mapping[str, Any]
             _FEATURE_NOT_SUPPORTED,
             f'input column "{name}" can only be set by equality',
             "The column says what a decision is made with; it holds no values to search.",
-            f"Write {name} = value, or {name} IS NULL for no limit.",
+            f"Write {name} = value, or {name} IS NULL to give none.",
         )
 
 

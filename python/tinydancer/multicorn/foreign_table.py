@@ -209,6 +209,10 @@ class ForeignTable(ForeignDataWrapper):
         """Forget the snapshot: the next scan is of another statement."""
         self._pinned = None
 
+    def begin(self, serializable: int) -> None:
+        """Forget the snapshot: another transaction begins."""
+        self._pinned = None
+
     # After an error no scan ends.
     def rollback(self) -> None:
         """Forget the snapshot."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -19,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 
 import psycopg
 
-from tinydancer.errors import ForeignTableError, TinyDancerError
+from tinydancer.errors import ForeignTableError, NonFiniteError, TinyDancerError
 
 __all__ = [
     "ColumnDefinition",
@@ -146,17 +147,24 @@ def in_server() -> bool:
 
 
 # Where the same error advises something else in SQL than in Python.
-_HINTS = {
-    "Pass None or infinity for no limit.": "Pass NULL or 'Infinity' for no limit.",
-    "Pass None or minus infinity for no limit.": "Pass NULL or '-Infinity' for no limit.",
-    "Pass None for the default of 3.": "Pass NULL for the default of 3.",
-    "Policies passed to Router make targets of your own.": (
-        "A row in tinydancer.policy makes a target of your own."
-    ),
-    "Embed the text with Encoder.embed(), or use the encoder that made the vector.": (
-        "Embed the text with ruvector_embed(), or use the encoder that made the vector."
-    ),
+_WORDS = {
+    "None or infinity": "NULL or 'Infinity'",
+    "None or minus infinity": "NULL or '-Infinity'",
+    "None": "NULL",
+    "Policies passed to Router make targets": "A row in tinydancer.policy makes a target",
+    "Encoder.embed()": "ruvector_embed()",
 }
+# Python names the element, which the server does not.
+_NOT_FINITE = (
+    "Every element must be a finite number whose square can be summed.",
+    "Check where the vector comes from, or pass a text and let the server embed it.",
+)
+_PYTHON = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, _WORDS)) + r")(?!\w)")
+
+
+def _in_sql(hint: str | None) -> str | None:
+    """A hint as the Postgres module gives it."""
+    return None if hint is None else _PYTHON.sub(lambda found: _WORDS[found[0]], hint)
 
 
 def _raise(error: Exception) -> NoReturn:
@@ -171,11 +179,12 @@ def _raise(error: Exception) -> NoReturn:
             diag.message_hint,
         )
     assert isinstance(error, TinyDancerError)
-    hint = _HINTS.get(error.hint or "", error.hint)
+    error.hint = _in_sql(error.hint)
+    if isinstance(error, NonFiniteError):
+        error.detail, error.hint = _NOT_FINITE
     if _report is not None:
         # Multicorn gives every error the SQLSTATE XX000.
-        _report(error.message, logging.ERROR, hint=hint, detail=error.detail)
-    error.hint = hint
+        _report(error.message, logging.ERROR, hint=error.hint, detail=error.detail)
     raise error from None
 
 
