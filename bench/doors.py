@@ -147,7 +147,8 @@ def joins(conn: psycopg.Connection, dsn: str, has_multicorn: bool) -> dict[str, 
 
     sql = "SELECT count(r.agent_name) FROM asked JOIN {} r ON r.request = asked.body"
     lateral = "SELECT count(r.agent_name) FROM asked, ruvector_route(asked.body) r"
-    batch = "SELECT count(r.agent_name) FROM ruvector_batch_route((SELECT array_agg(body) FROM asked)) r"
+    listed = "(SELECT array_agg(body) FROM asked)"
+    batch = f"SELECT count(r.agent_name) FROM ruvector_batch_route({listed}) r"
     runs = {
         BASE: statement(conn, "table join", sql.format("route_results"), []),
         FUNCTION: statement(conn, "function join", lateral, []),

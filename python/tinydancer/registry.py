@@ -38,6 +38,7 @@ __all__ = [
     "Version",
     "read_encoder",
     "read_router",
+    "read_scales",
     "read_version",
     "snapshot",
     "unit_vector",
@@ -73,11 +74,27 @@ def read_version(conn: psycopg.Connection[Any]) -> Version:
     return Version(*row)
 
 
+def read_scales(conn: psycopg.Connection[Any]) -> tuple[float, float]:
+    """The cost and the latency at which a utility is one half, as the connection has them set."""
+    read_version(conn)  # the module is loaded, and knows its settings
+    row = conn.execute(
+        "SELECT current_setting('tinydancer.cost_scale')::float8, "
+        "current_setting('tinydancer.latency_scale')::float8"
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
 @contextlib.contextmanager
 def snapshot(conn: psycopg.Connection[Any]) -> Iterator[psycopg.Cursor[Any]]:
-    """A cursor whose queries see one moment; floats come as they are stored, to the bit."""
+    """A cursor whose queries see one moment: that of the caller's transaction, else their own.
+
+    Floats come as they are stored, to the bit.
+    """
+    alone = conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     with conn.transaction(), conn.cursor(binary=True) as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        if alone:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield cursor
 
 
@@ -309,7 +326,8 @@ def read_router(conn: psycopg.Connection[Any]) -> StoredRouter:
     """Read the agents into a Router with the server's answers.
 
     Args:
-        conn: in autocommit, to a database with the extension, as a role of level viewer.
+        conn: to a database with the extension, as a role of level viewer; inside of a
+            transaction, what that sees is read.
 
     Raises:
         psycopg.Error: the server refused.

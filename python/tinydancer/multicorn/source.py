@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tinydancer import db
 from tinydancer.errors import ForeignTableError
-from tinydancer.registry import StoredRouter, Version, read_router, read_version
+from tinydancer.registry import StoredRouter, Version, read_router, read_scales, read_version
 from tinydancer.registry_routes import StoredMatcher, read_matcher
 
 __all__ = ["Source", "conninfo_of", "source"]
@@ -153,14 +153,8 @@ class Source:
                 f"It is {theirs}, the Python package of this server is {ours}.",
                 "ALTER EXTENSION tinydancer UPDATE there, or install the same version here.",
             )
-        read_version(connection)  # the module is loaded, and has its settings
         connection.execute(_SETTINGS, (LOCK_TIMEOUT, STATEMENT_TIMEOUT))
-        row = connection.execute(
-            "SELECT current_setting('tinydancer.cost_scale')::float8, "
-            "current_setting('tinydancer.latency_scale')::float8"
-        ).fetchone()
-        assert row is not None
-        self.cost_scale, self.latency_scale = row
+        self.cost_scale, self.latency_scale = read_scales(connection)
 
     def _version(self) -> Version:
         return self.ask(read_version)
