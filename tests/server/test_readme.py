@@ -1,7 +1,8 @@
 """Documents say what is true: their SQL is executed, its output compared, their commands exist.
 
-In: README.md and docs/functions/, whose SQL blocks to execute follow the comment ``<!-- run -->``
-and whose expected output follows ``<!-- prints -->``; each document has a database of its own.
+In: README.md, docs/foreign-tables.md and docs/functions/, whose SQL blocks to execute follow the
+comment ``<!-- run -->`` and whose expected output follows ``<!-- prints -->``; each document has a
+database of its own.
 Out: failures that name the block, and functions of the extension that no page describes.
 """
 
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs" / "functions").glob("*.md"))
 INDEX = ROOT / "docs" / "functions" / "README.md"
+FOREIGN_TABLES = ROOT / "docs" / "foreign-tables.md"
 
 _BLOCK = re.compile(r"(?:<!-- (run|prints) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
@@ -71,6 +73,29 @@ def test_readme_sql_blocks_run_and_print_what_it_says(db: Any) -> None:
     assert compared >= 3
 
 
+def test_page_of_foreign_tables_runs_and_prints_what_it_says(db: Any) -> None:
+    ran, compared = execute(FOREIGN_TABLES.read_text(encoding="utf-8"), db)
+    assert ran >= 4
+    assert compared >= 4
+
+
+def test_page_of_foreign_tables_names_every_table_option_and_input(conn: Any) -> None:
+    text = FOREIGN_TABLES.read_text(encoding="utf-8")
+    conn.execute(
+        "IMPORT FOREIGN SCHEMA tinydancer EXCEPT (route_results) FROM SERVER tinydancer INTO public"
+    )
+    tables = [
+        row[0] for row in conn.execute("SELECT ftrelid::regclass::text FROM pg_foreign_table")
+    ]
+    assert len(tables) >= 3
+    for table in tables:
+        assert f"| `{table}` |" in text
+        inputs = [name for name, _ in catalog.columns(conn, table)]
+        inputs = inputs[inputs.index("optimize_for" if "optimize_for" in inputs else "top_k") :]
+        for name in inputs:
+            assert f"`{name}`" in text, f"{table}.{name}"
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page != INDEX], ids=lambda page: page.stem
 )
@@ -105,7 +130,9 @@ def test_every_function_page_has_a_function_and_a_line_in_the_index(conn: Any) -
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page != INDEX], ids=lambda page: page.stem
+    "page",
+    [page for page in (*PAGES, FOREIGN_TABLES) if page != INDEX],
+    ids=lambda page: page.stem,
 )
 def test_function_page_lists_its_errors_by_sqlstate(page: Path) -> None:
     rows = re.findall(r"(?m)^\| *((?:`[0-9A-Z]{5}`(?:, )?)+) *\|", page.read_text(encoding="utf-8"))
