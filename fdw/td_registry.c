@@ -145,6 +145,18 @@ tdpg_route_snapshot(void)
 	return choose_snapshot();
 }
 
+void
+tdpg_registry_generations(uint64 *registry, uint64 *routes)
+{
+	Oid namespace = get_namespace_oid("tinydancer", false);
+
+	AcceptInvalidationMessages();
+	epoch_relid = get_relname_relid("epoch", namespace);
+	route_epoch_relid = get_relname_relid("route_epoch", namespace);
+	*registry = generation;
+	*routes = route_generation;
+}
+
 static void
 rebuild(void)
 {

@@ -365,6 +365,13 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
+def _figure(value: float) -> str:
+    """A number as Postgres prints it with %g."""
+    if math.isfinite(value):
+        return f"{value:g}"
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
 def _ceiling(name: str, value: float | None, *, may_be_negative: bool = False) -> float:
     """A limit on cost or latency; None is no limit."""
     if value is None:
@@ -373,7 +380,7 @@ def _ceiling(name: str, value: float | None, *, may_be_negative: bool = False) -
     if fault == "NaN" or (fault == "negative" and not may_be_negative):
         raise InvalidInputError(
             f"{name} must not be {fault}",
-            f"The value is {value:g}.",
+            f"The value is {_figure(value)}.",
             "Pass None or infinity for no limit.",
         )
     return float(value)
@@ -386,7 +393,7 @@ def _floor(name: str, value: float | None) -> float:
     if not 0.0 <= value <= 1.0:
         raise InvalidInputError(
             f"{name} must be between 0 and 1",
-            f"The value is {value:g}.",
+            f"The value is {_figure(value)}.",
             "Pass None or minus infinity for no limit.",
         )
     return float(value)
@@ -394,7 +401,9 @@ def _floor(name: str, value: float | None) -> float:
 
 def _scale(name: str, value: float) -> float:
     if not (value > 0.0 and math.isfinite(value)):
-        raise InvalidInputError(f"{name} must be positive and finite", f"The value is {value:g}.")
+        raise InvalidInputError(
+            f"{name} must be positive and finite", f"The value is {_figure(value)}."
+        )
     return float(value)
 
 
