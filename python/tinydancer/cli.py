@@ -1,4 +1,4 @@
-"""The command line: ``tinydancer up | down | psql | demo | route | encoder | doctor``.
+"""The command line: ``tinydancer up | down | psql | demo | route | train | model ...``.
 
 In: arguments.  Out: results on standard output; notices and errors on standard error, worded as
 psql words them, with status 1 (2 for a misuse, 130 for Ctrl-C).  Each command imports what it needs
@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tinydancer.errors import TinyDancerError
+from tinydancer.train import command as train_command
 
 if TYPE_CHECKING:
     from tinydancer.route import Decision, Explanation
@@ -368,6 +369,8 @@ def parser() -> argparse.ArgumentParser:
     verify = encoders.add_parser("verify", help=text, description=text)
     verify.add_argument("names", nargs="+", metavar="NAME", help="a name, an id or a path")
     verify.set_defaults(run=_encoder_verify)
+
+    train_command.add_commands(commands)
 
     doctor = add("doctor", _doctor, "what is here, what is missing, and what to type")
     doctor.add_argument("--json", action="store_true", help="the findings, for programs")
