@@ -16,7 +16,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport SIZE_MAX, int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 cimport td
 
@@ -39,6 +39,7 @@ __all__ = [
     "LIMIT_NAMES",
     "MAX_DIM",
     "MAX_NEEDS",
+    "MAX_PIECES",
     "MAX_TEAM",
     "NEAR_TIE",
     "NONE",
@@ -47,9 +48,11 @@ __all__ = [
     "ROUTE_REPORT_DTYPE",
     "SCORER_NAMES",
     "STRATEGIES",
+    "TASKS",
     "Encoder",
     "FastGRNN",
     "File",
+    "Model",
     "Registry",
     "Plan",
     "Routes",
@@ -71,6 +74,7 @@ __all__ = [
     "tanh",
     "team_parts",
     "topk_cosine",
+    "word_features",
 ]
 
 # No such capability, pool or phrase: TD_NONE of the header.
@@ -1988,3 +1992,8 @@ include "_teams.pxi"
 # ------------------------------------------------------------------ semantic routes
 
 include "_routes.pxi"
+
+
+# ------------------------------------------------------------------ trained models
+
+include "_models.pxi"

@@ -190,6 +190,38 @@ cdef extern from "tinydancer.h" nogil:
     td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, size_t n, float *h,
                                         void *scratch, size_t scratch_size)
 
+    # td_words.c
+    enum:
+        TD_WORDS_MAX_PIECES
+        TD_WORDS_MAX_FEATURES
+
+    size_t td_words_features(const uint32_t *ids, size_t n, uint32_t n_buckets, uint32_t features,
+                             uint32_t *buckets, float *values)
+
+    # td_model.c
+    enum:
+        TD_N_TASKS
+
+    ctypedef struct td_model:
+        td_file file
+        uint32_t task
+        uint32_t n_out
+        uint32_t dim
+        uint32_t n_rows
+        uint32_t reads_text
+        uint64_t encoder_checksum
+        char *encoder_id
+        const char *names
+        const float *prior
+        const uint32_t *support
+
+    const char *td_task_name(unsigned i)
+    td_status td_model_open(const void *data, size_t size, td_model *model)
+    size_t td_model_scratch_size(const td_model *model)
+    td_status td_model_apply(const td_model *model, const td_encoder *encoder, const char *text,
+                             size_t len, const float *embedding, float *out, void *scratch,
+                             size_t scratch_size)
+
     # td_score.c
     const uint32_t TD_NONE
 

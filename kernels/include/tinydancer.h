@@ -524,6 +524,181 @@ td_status td_fastgrnn_forward_single(const td_fastgrnn *cell, const float *x, fl
 td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, size_t n, float *h,
 									void *scratch, size_t scratch_size);
 
+/* ---------------------------------------------------------------- in td_words.c: counted words */
+
+/* Word pieces of a text that features are made of. */
+#define TD_WORDS_MAX_PIECES 512u
+
+/* Which features, as a sum. */
+#define TD_WORDS_UNIGRAMS 1u
+#define TD_WORDS_BIGRAMS 2u
+#define TD_WORDS_LENGTH 4u /* one that says how many pieces there are, in steps of a factor sqrt(2) */
+
+/* Features of a text at most: each piece, each pair, the length. */
+#define TD_WORDS_MAX_FEATURES (2 * TD_WORDS_MAX_PIECES)
+
+/*
+ * The features of word pieces, hashed into buckets: the number of different buckets is returned.
+ *
+ * ids        [n], at most TD_WORDS_MAX_PIECES
+ * n_buckets  a power of two
+ * buckets    [TD_WORDS_MAX_FEATURES] out, ascending
+ * values     [TD_WORDS_MAX_FEATURES] out: square root of how often
+ *
+ * A piece is hashed as id + 1, a pair as (id + 1) 2^32 + (next id + 1), the length as 2^63 + b with
+ * b twice the position of the highest bit of n plus the bit below it; the bucket is the low bits of
+ * the finaliser of splitmix64 (Steele, Lea and Flood 2014).
+ * Cost O(n log n).
+ */
+size_t td_words_features(const uint32_t *ids, size_t n, uint32_t n_buckets, uint32_t features,
+						 uint32_t *buckets, float *values);
+
+/* ---------------------------------------------------------------- in td_model*.c: trained models */
+
+typedef enum td_task
+{
+	TD_TASK_CLASSIFIER = 0, /* one of the outputs: their probabilities sum to 1 */
+	TD_TASK_CAPABILITIES,	/* any of the outputs */
+	TD_TASK_QUALITY			/* expected quality in [0, 1] of each agent */
+} td_task;
+#define TD_N_TASKS 3
+
+/* The name of a td_task, which is the kind of a row of tinydancer.model; else "". */
+const char *td_task_name(unsigned i);
+
+typedef enum td_link
+{
+	TD_LINK_SOFTMAX = 0,
+	TD_LINK_SIGMOID,
+	TD_LINK_IDENTITY /* cut to [0, 1] */
+} td_link;
+#define TD_N_LINKS 3
+
+typedef enum td_member_kind
+{
+	TD_MEMBER_LINEAR = 1,
+	TD_MEMBER_FASTGRNN,
+	TD_MEMBER_KNN,
+	TD_MEMBER_RBF,
+	TD_MEMBER_WORDS
+} td_member_kind;
+#define TD_MODEL_MAX_MEMBERS 8
+
+/* Limits of a model; they also bound how long one application takes (tens of ms at the worst). */
+#define TD_MODEL_MAX_OUTPUTS 4096u
+#define TD_MODEL_MAX_ROWS 65536u
+#define TD_MODEL_MAX_STEPS 512u
+#define TD_MODEL_MAX_HIDDEN 4096u
+#define TD_MODEL_MAX_BUCKETS (1u << 20)
+#define TD_MODEL_MAX_KNOTS 4096u
+#define TD_MODEL_MAX_WORK (1u << 27) /* products of a cell over a sequence, of rows and outputs */
+
+/* A part of the ensemble.  Its scores are multiplied by weight and added to those of the others. */
+typedef struct td_member_view
+{
+	uint32_t kind;		 /* td_member_kind */
+	const float *weight; /* [n_out] */
+	const float *bias;	 /* [n_out], not of KNN */
+
+	uint32_t weights;  /* td_weights of matrix and of RBF's coefficients */
+	td_matrix matrix;  /* LINEAR [n_out][dim]; FASTGRNN: of the hidden state [n_out][n_hidden];
+						* RBF: coefficients [n_rows][n_out], scales [n_out]; WORDS: table
+						* [n_buckets][n_out], scales [n_out] */
+	td_fastgrnn cell;  /* FASTGRNN */
+	uint32_t steps;	   /* 0: one step on the sentence vector; else token vectors at most */
+	float token_scale; /* what token vectors are multiplied by */
+
+	uint32_t k;					/* KNN */
+	float inverse_temperature;	/* a neighbour counts exp((cosine - 1) * this) */
+	float pseudo;				/* neighbours that the prior counts for */
+	const uint8_t *values;		/* [n_rows][n_out] in steps of 1/254, 255: none */
+
+	float gamma; /* RBF: exp(-gamma (2 - 2 cosine)) */
+
+	uint32_t n_buckets; /* WORDS */
+	uint32_t features;	/* TD_WORDS_... */
+	const float *idf;	/* [n_buckets] */
+} td_member_view;
+
+/*
+ * A model file: kind TD_FILE_MODEL, sections
+ *
+ *   "model"       u32[16]: format 1, task, link, n_out, dim, n_rows, n_members, n_curves, n_knots,
+ *                 low and high half of the encoder file's checksum, zeros
+ *   "encoder.id"  u8[32], NUL-padded: whose vectors the model reads
+ *   "names"       u8: n_out names in UTF-8, each with a NUL behind it
+ *   "prior"       f32[n_out] in [0, 1]: base rate of each output
+ *   "support"     u32[n_out]: labels of each output that training has seen, 0: not covered
+ *   "rows" i8[n_rows][dim], "rows.s" f32[n_rows]: vectors of training requests, quantised
+ *   "curve.x", "curve.y"  f32[n_curves][n_knots]: calibration, piecewise linear, flat outside; no
+ *                 curve, one for all outputs, or one for each
+ *   "mI" u32[8] for member I = 0 .. n_members - 1: kind, then
+ *      LINEAR     weights                "mI.w" [n_out][dim], "mI.b"
+ *      FASTGRNN   weights, n_hidden, rank_w, rank_u, tied, steps
+ *                 "mI.zn" f32[3]: zeta, nu, token_scale; "mI.w.l" "mI.w.r" left and right factor of
+ *                 W (left only with a rank), "mI.u.*"; untied "mI.wh.*", "mI.uh.*"; "mI.bz",
+ *                 "mI.bh" [n_hidden]; "mI.o" [n_out][n_hidden], "mI.ob"
+ *      KNN        k                      "mI.v" u8[n_rows][n_out]; "mI.p" f32[2]: 1/temperature, pseudo
+ *      RBF        weights                "mI.c" [n_rows][n_out], "mI.b", "mI.p" f32[1]: gamma
+ *      WORDS      n_buckets, features    "mI.w" i8[n_buckets][n_out], "mI.b", "mI.idf" f32[n_buckets]
+ *   "mI.weight"   f32[n_out]; "mI.b", "mI.ob" f32[n_out]
+ *
+ * A matrix X of int8 has its scales in "X.s": one for each row, but for each column in RBF and WORDS.
+ */
+typedef struct td_model
+{
+	td_file file;
+	uint32_t task;
+	uint32_t link;
+	uint32_t n_out;
+	uint32_t dim;
+	uint32_t n_rows;
+	uint32_t n_members;
+	uint32_t n_curves;
+	uint32_t n_knots;
+	uint32_t reads_text;   /* a member reads words */
+	uint32_t reads_tokens; /* a member reads token vectors: the encoder must be static */
+	uint64_t encoder_checksum;
+	char encoder_id[TD_FILE_ID_SIZE + 1];
+	const char *names; /* n_out of them, each NUL-terminated */
+	const float *prior;
+	const uint32_t *support;
+	const int8_t *rows;
+	const float *row_scales;
+	const float *curve_x;
+	const float *curve_y;
+	td_member_view members[TD_MODEL_MAX_MEMBERS];
+} td_model;
+
+/*
+ * Look at bytes[size] as a model; checks what td_file_open() does, every count, and that every float
+ * is finite.  bytes must be 64-byte aligned and stay unchanged as long as the view is used.
+ * Returns also TD_ERR_KIND for an encoder file, TD_ERR_CORRUPT for anything impossible, TD_ERR_SHAPE
+ * for a model whose application would take too long.
+ */
+td_status td_model_open(const void *bytes, size_t size, td_model *model);
+
+/*
+ * The probability of each output.
+ *
+ * A member that reads text is left out where there is none; in a model of TD_LINK_IDENTITY the other
+ * weights of each output are raised to the same sum.
+ *
+ * encoder    the one that the model names; needed when text is not NULL and the model reads_text
+ * text       [len] UTF-8, or NULL when only the vector is known
+ * embedding  [dim], unit length or zero
+ * out        [n_out]
+ * scratch    td_model_scratch_size(model) bytes, aligned to 64
+ *
+ * Returns TD_ERR_BUFFER, TD_ERR_NONFINITE for an embedding with NaN or a sum that overflows,
+ * TD_ERR_UTF8, TD_ERR_SHAPE for an encoder that does not fit.
+ * Cost O(n_rows * dim) plus that of the members.
+ */
+size_t td_model_scratch_size(const td_model *model);
+td_status td_model_apply(const td_model *model, const td_encoder *encoder, const char *text,
+						 size_t len, const float *embedding, float *out, void *scratch,
+						 size_t scratch_size);
+
 /* ---------------------------------------------------------------- in td_score.c: the decision */
 
 #define TD_NONE UINT32_MAX /* no such capability, pool or phrase */
