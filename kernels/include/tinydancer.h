@@ -112,11 +112,46 @@ void td_vec_sigmoid(const float *x, float *y, size_t n);
 /* y[i] = tanh(x[i]) over n, error at most 4 ulp; y may equal x. */
 void td_vec_tanh(const float *x, float *y, size_t n);
 
+/* ---------------------------------------------------------------- in td_matvec.c: matrices */
+
+typedef enum td_weights
+{
+	TD_WEIGHTS_F32 = 0,
+	TD_WEIGHTS_I8 = 1 /* int8 per output row; inputs are quantised per vector, sums are exact */
+} td_weights;
+
+/* One matrix, row-major [n_out][n_in]: float values, or int8 values with one scale per row. */
+typedef struct td_matrix
+{
+	const float *f32;	 /* TD_WEIGHTS_F32 */
+	const int8_t *i8;	 /* TD_WEIGHTS_I8 */
+	const float *scales; /* [n_out], TD_WEIGHTS_I8 */
+} td_matrix;
+
+/*
+ * y = matrix x, by the code of a level.
+ *
+ * level    td_level; td_level_best() unless a caller lowers it, 0: portable C
+ * weights  td_weights: which of the matrix's arrays is read.  f32: y[i] = td_vec_dot() of row i and
+ *          x.  int8: x is quantised as by td_vec_quantise(), and y[i] = sum * (scale of x * scale
+ *          of row i) with the exact sum of the int8 products
+ * x        [n_in]
+ * y        [n_out] out
+ * scratch  td_matvec_scratch_size(n_in) bytes, aligned to 64
+ *
+ * Returns TD_ERR_NONFINITE for a NaN or infinity in x, TD_ERR_SHAPE when n_in is 0 or over 131,072
+ * or the array of the weights is missing, TD_ERR_BUFFER.  Cost O(n_out * n_in).
+ */
+size_t td_matvec_scratch_size(size_t n_in);
+td_status td_matvec(uint32_t level, const td_matrix *matrix, uint32_t weights, size_t n_out,
+					size_t n_in, const float *x, float *y, void *scratch, size_t scratch_size);
+
 /* ---------------------------------------------------------------- in td_topk.c: cosine search */
 
 /*
  * The k rows nearest to a query by cosine.
  *
+ * level   td_level, as for td_matvec()
  * query   [dim], unit length or zero
  * rows    [n_rows][dim] int8, each the td_vec_quantise() of a unit vector
  * scales  [n_rows], the scales of the rows
@@ -129,9 +164,9 @@ void td_vec_tanh(const float *x, float *y, size_t n);
  * Cost O(n_rows * dim + n_rows * log k).
  */
 size_t td_topk_scratch_size(size_t dim);
-td_status td_topk_cosine(const float *query, const int8_t *rows, const float *scales, size_t n_rows,
-						 size_t dim, size_t k, uint32_t *index, float *score, size_t *n_found,
-						 void *scratch, size_t scratch_size);
+td_status td_topk_cosine(uint32_t level, const float *query, const int8_t *rows,
+						 const float *scales, size_t n_rows, size_t dim, size_t k, uint32_t *index,
+						 float *score, size_t *n_found, void *scratch, size_t scratch_size);
 
 /* ---------------------------------------------------------------- in td_hash.c: checksum */
 
@@ -457,20 +492,6 @@ void td_embed_end(td_embed_job *job, float *out);
  * zeta and nu are the values used in the formula, in [0, 1]: whoever trained them as sigmoids has
  * applied the sigmoid already.
  */
-typedef enum td_weights
-{
-	TD_WEIGHTS_F32 = 0,
-	TD_WEIGHTS_I8 = 1 /* int8 per output row; inputs are quantised per vector, sums are exact */
-} td_weights;
-
-/* One matrix, row-major [n_out][n_in]: float values, or int8 values with one scale per row. */
-typedef struct td_matrix
-{
-	const float *f32;	 /* TD_WEIGHTS_F32 */
-	const int8_t *i8;	 /* TD_WEIGHTS_I8 */
-	const float *scales; /* [n_out], TD_WEIGHTS_I8 */
-} td_matrix;
-
 /* A product W = left * right, or a full matrix in right alone when the rank is 0. */
 typedef struct td_factored
 {
@@ -486,6 +507,7 @@ typedef struct td_fastgrnn
 	uint32_t rank_u;
 	uint32_t tied;	  /* 1: w and u serve the candidate too, w_h and u_h are not read */
 	uint32_t weights; /* td_weights */
+	uint32_t level;	  /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	td_factored w;	  /* gate; with tied also candidate */
 	td_factored u;
 	td_factored w_h; /* candidate */
@@ -658,6 +680,7 @@ typedef struct td_model
 	uint32_t n_knots;
 	uint32_t reads_text;   /* a member reads words */
 	uint32_t reads_tokens; /* a member reads token vectors: the encoder must be static */
+	uint32_t level;		   /* td_level to compute with: td_level_best(); a caller may lower it */
 	uint64_t encoder_checksum;
 	char encoder_id[TD_FILE_ID_SIZE + 1];
 	const char *names; /* n_out of them, each NUL-terminated */
@@ -728,13 +751,17 @@ typedef struct td_registry
 	uint32_t n_agents;
 	uint32_t n_phrases;
 	uint32_t dim;
+	uint32_t level; /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	const td_agent *agents;
 	const int8_t *phrase_rows;	  /* [n_phrases][dim], td_vec_quantise() of unit vectors */
 	const float *phrase_scales;	  /* [n_phrases] */
 	const uint32_t *capabilities; /* ids, sorted within each agent */
 } td_registry;
 
-/* What to maximise: fit * (weighted sum), divided by (cost + cost_scale) when per_dollar. */
+/*
+ * What to maximise: fit * (weighted sum), divided by (cost + cost_scale) when per_dollar.  With
+ * predicted quality: that times the weighted sum, in which quality is 1.
+ */
 typedef struct td_policy
 {
 	double cost_weight;
@@ -761,6 +788,8 @@ typedef struct td_request
 	double max_latency_ms;		 /* INFINITY: no limit */
 	double min_quality;			 /* -INFINITY: no limit */
 	double min_expected_quality; /* -INFINITY: no limit */
+	const double *predicted;	 /* [n_agents] td_score_predict(), or NULL: no model */
+	const uint32_t *outputs;	 /* [n_agents] as for td_score_predict(), with predicted */
 } td_request;
 
 /* Why an agent was rejected, one bit each. */
@@ -781,6 +810,14 @@ typedef enum td_limit
 /* The name of limit number i (bit 1 << i) as a user writes it: "active", "pool", "max_cost" ... */
 const char *td_limit_name(unsigned i);
 
+/* Where an agent's expected quality comes from. */
+typedef enum td_prediction
+{
+	TD_PREDICTION_NONE = 0,	/* fit * quality */
+	TD_PREDICTION_MODEL,	/* a model that covers the agent */
+	TD_PREDICTION_OF_OTHERS /* what a model says of the agents that it covers */
+} td_prediction;
+
 /* Every part of one agent's score. */
 typedef struct td_candidate
 {
@@ -789,9 +826,10 @@ typedef struct td_candidate
 	uint32_t rejected_by; /* td_limit bits, 0: eligible */
 	uint32_t missing;	  /* required capabilities it lacks */
 	float similarity;	  /* 0 when the agent has no phrase */
+	uint32_t prediction;  /* td_prediction: where expected_quality comes from */
 	double fit;
 	double quality; /* quality_score * success_rate */
-	double expected_quality;
+	double expected_quality; /* fit * quality, or what a model predicts */
 	double cost;	/* estimated USD, NaN: unknown */
 	double latency; /* ms, NaN: unknown */
 	double cost_utility;
@@ -817,6 +855,22 @@ size_t td_score_scratch_size(const td_registry *registry);
 td_status td_score_agents(const td_registry *registry, double mu, double s, const td_policy *policy,
 						  const td_request *request, td_candidate *out, void *scratch,
 						  size_t scratch_size);
+
+/*
+ * The quality of each agent from what a quality model says of the agents that it covers.
+ *
+ * Whom the model does not cover gets the mean of the active ones that it covers, for this request,
+ * and half of what its own quality (quality_score * success_rate) is above or below their mean, cut to
+ * [0, 1].  So an agent is neither preferred nor passed over because it is new.
+ *
+ * outputs    [n_agents] number of each agent's output, TD_NONE: not covered
+ * p          what td_model_apply() has written
+ * predicted  [n_agents] out
+ *
+ * Returns 0 when no active agent is covered: then the model says nothing, and predicted is not written.
+ */
+int td_score_predict(const td_registry *registry, const uint32_t *outputs, const float *p,
+					 double *predicted);
 
 /*
  * The decision: the number of the best eligible candidate, TD_NONE when there is none.
@@ -1174,6 +1228,7 @@ typedef struct td_routes
 	uint32_t n_rows;
 	uint32_t n_negatives;
 	uint32_t dim;
+	uint32_t level; /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	const td_route *routes;
 	const int8_t *rows;	 /* [n_rows][dim], td_vec_quantise() of unit vectors, in route order */
 	const float *scales; /* [n_rows] */

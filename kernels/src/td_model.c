@@ -5,13 +5,13 @@
  * both shells.  python/tinydancer/model_apply.py is the same in readable NumPy.
  *
  * Sums over members, neighbours and words run in double and in one order; products of vectors are
- * those of td_vec.c and td_fastgrnn.c.  So all processors and both shells give the same bits.
+ * those of td_matvec.c and td_fastgrnn.c.  So all processors and both shells give the same bits.
  */
 #include <math.h>
 #include <string.h>
 
-#include "td_dot.h"
 #include "td_math.h"
+#include "td_matvec.h"
 #include "tinydancer.h"
 
 #define ALIGNMENT 64u
@@ -29,8 +29,8 @@ typedef struct workspace
 	uint32_t *nearest;	/* [greatest k]: a heap, the worst on top */
 	float *hidden;		/* [greatest n_hidden] */
 	float *product;		/* [n_out] */
-	int8_t *quantised;	/* [dim or n_hidden] */
-	int16_t *wide;		/* the same, as td_dot_wide() reads it */
+	void *operand;		/* of td_matvec.h, for a vector of dim or n_hidden */
+	size_t operand_size;
 	uint32_t *ids;		/* [TD_WORDS_MAX_PIECES] */
 	uint32_t *buckets;	/* [TD_WORDS_MAX_FEATURES] */
 	float *values;		/* [TD_WORDS_MAX_FEATURES] */
@@ -95,8 +95,8 @@ plan_scratch(const td_model *model, uint8_t *start, workspace *work)
 	work->nearest = take(start, &used, k * sizeof(uint32_t));
 	work->hidden = take(start, &used, hidden * sizeof(float));
 	work->product = take(start, &used, model->n_out * sizeof(float));
-	work->quantised = take(start, &used, greatest_of(model->dim, hidden));
-	work->wide = take(start, &used, greatest_of(model->dim, hidden) * sizeof(int16_t));
+	work->operand_size = td_matvec_scratch_size(greatest_of(model->dim, hidden));
+	work->operand = take(start, &used, work->operand_size);
 	work->ids = take(start, &used, n_pieces * sizeof(uint32_t));
 	work->buckets = take(start, &used, n_features * sizeof(uint32_t));
 	work->values = take(start, &used, n_features * sizeof(float));
@@ -113,33 +113,18 @@ td_model_scratch_size(const td_model *model)
 	return plan_scratch(model, NULL, &work);
 }
 
-static float
-quantise(const float *vector, size_t n, const workspace *work)
-{
-	float scale = td_vec_quantise(vector, n, work->quantised);
-
-	td_widen(work->quantised, n, work->wide);
-	return scale;
-}
-
 /* score = matrix[n_out][n] vector + bias */
-static void
+static td_status
 apply_matrix(const td_model *model, const td_member_view *m, const float *vector, size_t n,
 			 const workspace *work)
 {
-	float scale = m->weights == TD_WEIGHTS_I8 ? quantise(vector, n, work) : 0.0f;
+	td_status status = td_matvec(model->level, &m->matrix, m->weights, model->n_out, n, vector,
+								 work->product, work->operand, work->operand_size);
 	size_t j;
 
-	for (j = 0; j < model->n_out; j++)
-	{
-		float product =
-			m->weights == TD_WEIGHTS_I8
-				? (float) td_dot_wide(work->wide, m->matrix.i8 + j * n, n) *
-					  (m->matrix.scales[j] * scale)
-				: td_vec_dot(m->matrix.f32 + j * n, vector, n);
-
-		work->score[j] = (double) product + m->bias[j];
-	}
+	for (j = 0; status == TD_OK && j < model->n_out; j++)
+		work->score[j] = (double) work->product[j] + m->bias[j];
+	return status;
 }
 
 /* The vectors of the text's word pieces that have one, at most m->steps of them. */
@@ -183,26 +168,23 @@ apply_cell(const td_model *model, const td_member_view *m, const reading *reques
 		status = td_fastgrnn_forward(&m->cell, work->tokens, read_tokens(m, request, work),
 									 work->hidden, work->cell, work->cell_size);
 	}
-	if (status == TD_OK)
-		apply_matrix(model, m, work->hidden, m->cell.n_hidden, work);
-	return status;
+	return status != TD_OK ? status
+						   : apply_matrix(model, m, work->hidden, m->cell.n_hidden, work);
 }
 
 /* Cosines with all rows, once for all members that want them. */
 static void
 find_cosines(const td_model *model, reading *request, const workspace *work)
 {
-	float scale;
-	size_t i;
+	const td_code *code = td_code_of(model->level);
+	td_operand operand;
 
 	if (request->has_cosines)
 		return;
 	request->has_cosines = 1;
-	scale = quantise(request->embedding, model->dim, work);
-	for (i = 0; i < model->n_rows; i++)
-		work->cosine[i] =
-			(float) td_dot_wide(work->wide, model->rows + i * model->dim, model->dim) *
-			(scale * model->row_scales[i]);
+	code->make_operand(request->embedding, model->dim, work->operand, &operand);
+	code->rows_i8(model->rows, model->row_scales, model->n_rows, model->dim, &operand,
+				  work->cosine);
 }
 
 /* Whether row a is further away than row b; of equals the later one. */
@@ -364,8 +346,7 @@ apply_member(const td_model *model, const td_member_view *m, reading *request,
 	switch (m->kind)
 	{
 		case TD_MEMBER_LINEAR:
-			apply_matrix(model, m, request->embedding, model->dim, work);
-			return TD_OK;
+			return apply_matrix(model, m, request->embedding, model->dim, work);
 		case TD_MEMBER_FASTGRNN:
 			return apply_cell(model, m, request, work);
 		case TD_MEMBER_KNN:
@@ -515,8 +496,10 @@ read_text(const td_model *model, const td_encoder *encoder, const char *text, si
 	request->has_text = text != NULL;
 	if (text == NULL || !model->reads_text)
 		return TD_OK;
-	if (encoder == NULL || encoder->dim != model->dim ||
-		(model->reads_tokens && encoder->file.kind != TD_FILE_STATIC_ENCODER))
+	/* Words need its vocabulary alone, which it may share with the one that made the vector. */
+	if (encoder == NULL ||
+		(model->reads_tokens &&
+		 (encoder->dim != model->dim || encoder->file.kind != TD_FILE_STATIC_ENCODER)))
 		return TD_ERR_SHAPE;
 	request->encoder = encoder;
 	status = td_text_tokenize(&encoder->vocab, text, len, work->ids, TD_WORDS_MAX_PIECES, &count);

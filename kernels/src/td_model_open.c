@@ -178,6 +178,7 @@ open_cell(const td_model *model, unsigned i, const uint32_t *meta, td_member_vie
 
 	member->weights = cell->weights = meta[CELL_WEIGHTS];
 	member->steps = meta[CELL_STEPS];
+	cell->level = model->level;
 	cell->n_in = model->dim;
 	cell->n_hidden = meta[CELL_HIDDEN];
 	cell->rank_w = meta[CELL_RANK_W];
@@ -484,6 +485,7 @@ td_model_open(const void *bytes, size_t size, td_model *model)
 	meta = found;
 	if (meta[MODEL_FORMAT] != FORMAT)
 		return TD_ERR_VERSION;
+	model->level = td_level_best();
 	model->task = meta[MODEL_TASK];
 	model->link = meta[MODEL_LINK];
 	model->n_out = meta[MODEL_N_OUT];

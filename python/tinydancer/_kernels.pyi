@@ -171,6 +171,8 @@ class Registry:
         max_latency_ms: float = ...,
         min_quality: float = ...,
         min_expected_quality: float = ...,
+        outputs: _UInt32 | None = None,
+        probabilities: _Float32 | None = None,
     ) -> Scores: ...
     def relevance(
         self,
