@@ -41,12 +41,12 @@ def shown() -> Iterator[Progress]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Bars
-    from rich.progress import TaskID
 
     bars = Bars(
         TextColumn("{task.description}"),
