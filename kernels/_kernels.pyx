@@ -15,7 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, NAN
-from libc.stdint cimport SIZE_MAX, int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport SIZE_MAX, int8_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 cimport td
@@ -31,6 +31,8 @@ from tinydancer import errors
 __all__ = [
     "AGENT_DTYPE",
     "BEST_LEVEL",
+    "BLOCK_LIMITS",
+    "BLOCK_WEIGHTS",
     "CANDIDATE_DTYPE",
     "CHOICE_DTYPE",
     "EXACT_ITEMS",
@@ -42,6 +44,7 @@ __all__ = [
     "MAX_TEAM",
     "NEAR_TIE",
     "NONE",
+    "NO_REQUEST",
     "RELEVANCE_DTYPE",
     "ROUTE_DTYPE",
     "ROUTE_REPORT_DTYPE",
@@ -59,12 +62,15 @@ __all__ = [
     "divide_budget",
     "dot",
     "dot_i8",
+    "embed_block",
     "exp",
     "fold",
     "hash64",
+    "match_block",
     "norm",
     "normalise",
     "quantise",
+    "route_block",
     "sigmoid",
     "solve_plan",
     "status_text",
@@ -1540,6 +1546,11 @@ cdef class Registry:
             self.registry.capabilities = &capability_view[0]
 
     @property
+    def arrays(self):
+        """What it was made of, frozen: agents, capabilities, rows, scales."""
+        return self._arrays
+
+    @property
     def capabilities(self):
         """(c,) uint32, ids, ascending within each agent."""
         return self._arrays[1]
@@ -1988,3 +1999,7 @@ include "_teams.pxi"
 # ------------------------------------------------------------------ semantic routes
 
 include "_routes.pxi"
+
+# ------------------------------------------------------------------ blocks of requests
+
+include "_etl.pxi"

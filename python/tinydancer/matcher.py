@@ -9,6 +9,7 @@ database's log, so offline the caller says which routes are exhausted.
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -168,19 +169,16 @@ class RouteMatcher:
         self.encoder = Encoder.load("static") if encoder is None else encoder
         # Byte order of the names, as in the server.
         self.routes = sorted(routes, key=lambda route: route.name.encode())
-        names = [route.name for route in self.routes]
-        for name in names:
-            if names.count(name) > 1:
+        for one, other in itertools.pairwise(self.routes):
+            if one.name == other.name:
                 raise InvalidInputError(
-                    f'route "{name}" is there twice', None, "Give every route a name of its own."
+                    f'route "{one.name}" is there twice', None, "Give every route a name of its own."
                 )
         self.scorer = scorer
         self.mu = self.encoder.fit_mu if mu is None else mu
         self.s = self.encoder.fit_s if s is None else s
         self._positive = self._pack([self._positives(route) for route in self.routes])
-        self._negative = self._pack(
-            [[self._embed(text) for text in _distinct(route.negatives)] for route in self.routes]
-        )
+        self._negative = self._pack([self._negatives(route) for route in self.routes])
         self._view = self._packed(None)
 
     def _embed(self, text: str) -> FloatVector:
@@ -195,6 +193,9 @@ class RouteMatcher:
             return [self._vector(route.embedding)]
         texts = _distinct(route.utterances) or [route.description or ""]
         return [self._embed(text) for text in texts]
+
+    def _negatives(self, route: Route) -> list[FloatVector]:
+        return [self._embed(text) for text in _distinct(route.negatives)]
 
     def _vector(self, embedding: Sequence[float] | FloatVector) -> FloatVector:
         """A caller's vector, scaled to unit length."""
