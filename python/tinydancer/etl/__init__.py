@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tinydancer.etl.api import match_table, route_batches, route_table
     from tinydancer.etl.decide import Decider, Options
     from tinydancer.etl.matches import MatchDecider
-    from tinydancer.etl.run import Outcome, run
+    from tinydancer.etl.runner import Outcome, run
     from tinydancer.etl.source import FileSource, QuerySource
     from tinydancer.etl.table import TableTarget
     from tinydancer.etl.target import FileTarget, JobChangedError, OutputError
@@ -48,7 +48,7 @@ _HOMES = {
     "api": ("match_table", "route_batches", "route_table"),
     "decide": ("Decider", "Options"),
     "matches": ("MatchDecider",),
-    "run": ("Outcome", "run"),
+    "runner": ("Outcome", "run"),
     "source": ("FileSource", "QuerySource"),
     "table": ("TableTarget",),
     "target": ("FileTarget", "JobChangedError", "OutputError"),
@@ -58,8 +58,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            found = getattr(importlib.import_module(f"tinydancer.etl.{home}"), name)
-            # "run" is also a module, which the import has put here.
-            globals()[name] = found
-            return found
+            return getattr(importlib.import_module(f"tinydancer.etl.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """The command ``tinydancer etl route | match``: its arguments, and what they mean.
 
-Arguments come in; a run of ``tinydancer.etl.run`` comes out, with a line about it on standard output.
+Arguments come in; a run of ``tinydancer.etl.runner`` comes out, with a line about it on standard output.
 Called by tinydancer.cli, which words errors.  Nothing here is imported before the command runs but
 argparse, so that the other commands work without the extra.
 """
@@ -20,7 +20,7 @@ from tinydancer.errors import InvalidInputError, TinyDancerError
 if TYPE_CHECKING:
     import psycopg
 
-    from tinydancer.etl.run import BlockDecider, Outcome
+    from tinydancer.etl.runner import BlockDecider, Outcome
     from tinydancer.etl.source import Source
     from tinydancer.etl.target import Target
 
@@ -149,7 +149,7 @@ def _run(
     make: Callable[[Any, Any], BlockDecider],
     inputs: Any,
 ) -> int:
-    from tinydancer.etl import run as running
+    from tinydancer.etl import runner
 
     with ExitStack() as stack:
         conn = None if args.dsn is None else stack.enter_context(_snapshot(args.dsn))
@@ -159,20 +159,20 @@ def _run(
         decider = make(conn, target.before)
         outcome = _reported(
             args,
-            lambda: running.run(
+            lambda: runner.run(
                 source,
                 decider,
                 target,
-                part_rows=args.part_rows or running.PART_ROWS,
+                part_rows=args.part_rows or runner.PART_ROWS,
                 any_registry=args.any_registry,
-                progress=not args.quiet and running.is_terminal(),
+                progress=not args.quiet and runner.is_terminal(),
             ),
         )
     if args.json:
         facts = dict(vars(outcome), rows_per_second=round(outcome.rows_per_second))
         print(json.dumps(facts))
     else:
-        print(running.describe(outcome))
+        print(runner.describe(outcome))
     return 0
 
 

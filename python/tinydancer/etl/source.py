@@ -2,7 +2,7 @@
 
 A place to begin comes in, Arrow record batches in a fixed order come out, a few thousand rows at a time,
 so that a source of any size takes the same memory.  A query is ordered by its key and continued behind
-the last one that was done; a file is continued behind the last row.  Called by ``tinydancer.etl.run``.
+the last one that was done; a file is continued behind the last row.  Called by ``tinydancer.etl.runner``.
 """
 
 from __future__ import annotations
@@ -233,9 +233,10 @@ class QuerySource:
             InvalidInputError: for a key that is NULL or there twice.
             psycopg.Error: if the connection is cut or the query fails.
         """
+        self._refuse_null_keys()
         # All rows will be read: a plan that begins soon is not what is wanted.
         self._conn.execute("SET LOCAL cursor_tuple_fraction = 1")
-        query = sql.SQL("SELECT {} FROM {} AS q{} ORDER BY {} ASC NULLS FIRST").format(
+        query = sql.SQL("SELECT {} FROM {} AS q{} ORDER BY {}").format(
             sql.SQL(", ").join(self._select), self._query, self._behind(after), self._order
         )
         last = None if after is None else after[1]
@@ -248,6 +249,14 @@ class QuerySource:
                 last = batch.column(0)[-1].as_py()
                 yield batch
 
+    def _refuse_null_keys(self) -> None:
+        """Rows without a key come last, and behind the last key there are none: look for them first."""
+        query = sql.SQL("SELECT 1 FROM {} AS q WHERE {} IS NULL LIMIT 1").format(
+            self._query, self._order
+        )
+        if self._conn.execute(query).fetchone() is not None:
+            raise null_key(str(self.roles.key))
+
     def _batch(self, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
         columns = []
         for field, values in zip(self.schema, zip(*rows, strict=True), strict=True):
@@ -258,18 +267,21 @@ class QuerySource:
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
+def null_key(name: str) -> InvalidInputError:
+    """The error for a row without a key."""
+    return InvalidInputError(
+        f'key "{name}" is NULL',
+        "A row without a key could not be found again in the output.",
+        f"Leave such rows out, WHERE {name} IS NOT NULL, or take another key with --key.",
+    )
+
+
 def check_keys(keys: pa.Array, name: str, last: Any) -> None:
-    """Keys of a batch in order: none is NULL, none is there twice, none is ``last`` again.
+    """Keys of a batch in order: none is there twice, none is ``last`` again.
 
     Raises:
         InvalidInputError: for one that is.
     """
-    if keys.null_count:
-        raise InvalidInputError(
-            f'key "{name}" is NULL',
-            "A row without a key could not be told from others when the run is continued.",
-            f"Add WHERE {name} IS NOT NULL to the query, or take another key with --key.",
-        )
     twice = None
     if last is not None and len(keys) and keys[0].as_py() == last:
         twice = last
@@ -477,11 +489,7 @@ class FileSource:
                 batch = found.select(self.schema.names)
                 keys = batch.column(0)
                 if keys.null_count:
-                    raise InvalidInputError(
-                        f'key "{self.roles.key}" is NULL',
-                        f'File "{self.path}" has a row without it.',
-                        "Take another column with --key.",
-                    )
+                    raise null_key(str(self.roles.key))
                 yield batch
 
 

@@ -6,7 +6,7 @@ has been done.  A part is on disk before the manifest names it, and the manifest
 renaming; so whatever ends a run, the manifest and the parts that it names are whole, and the next run
 continues behind them.  ``tinydancer.etl.table`` is the counterpart for tables of a database.
 
-Called by ``tinydancer.etl.run``.
+Called by ``tinydancer.etl.runner``.
 """
 
 from __future__ import annotations
@@ -276,8 +276,8 @@ class FileTarget:
                 raise
             os.rename(aside, self.path)
         _sync(self.path.parent)
-        self.close()
-        shutil.rmtree(self.parts)
+        # The output is whole whether or not this works.
+        shutil.rmtree(self.parts, ignore_errors=True)
 
     def _join_csv(self, aside: Path, schema: pa.Schema) -> None:
         with self._opened(aside, schema):
