@@ -2003,3 +2003,5 @@ include "_routes.pxi"
 # ------------------------------------------------------------------ blocks of requests
 
 include "_etl.pxi"
+include "_etl_route.pxi"
+include "_etl_match.pxi"

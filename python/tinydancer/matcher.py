@@ -172,7 +172,9 @@ class RouteMatcher:
         for one, other in itertools.pairwise(self.routes):
             if one.name == other.name:
                 raise InvalidInputError(
-                    f'route "{one.name}" is there twice', None, "Give every route a name of its own."
+                    f'route "{one.name}" is there twice',
+                    None,
+                    "Give every route a name of its own.",
                 )
         self.scorer = scorer
         self.mu = self.encoder.fit_mu if mu is None else mu

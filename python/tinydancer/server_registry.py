@@ -1,9 +1,9 @@
 """The registry of a database as a Router and a RouteMatcher: what its sessions decide with.
 
-A psycopg connection comes in, snapshots come out that decide offline as the server does, to the bit:
-texts that count, stored vectors, policies, the active encoder and the scales of utilities.  What is
-read is what the connection's transaction sees.  fdw/td_registry_build.c and fdw/td_route_set.c do the
-same in C.  Called by ``tinydancer.etl``.
+A psycopg connection comes in, snapshots come out that decide offline as the server does, to the
+bit: texts that count, stored vectors, policies, the active encoder and the scales of utilities.
+What is read is what the connection's transaction sees.  fdw/td_registry_build.c and
+fdw/td_route_set.c do the same in C.  Called by ``tinydancer.etl``.
 """
 
 from __future__ import annotations
@@ -264,7 +264,9 @@ def _utterances(
     description: str, rows: list[tuple[bool, str, FloatVector | None]]
 ) -> tuple[list[Phrase], list[Phrase]]:
     """The positive and the negative utterances of a route, of which ``rows`` are stored."""
-    alone = [(t, v) for negative, t, v in rows if not negative and not t.strip(" ") and v is not None]
+    alone = [
+        (t, v) for negative, t, v in rows if not negative and not t.strip(" ") and v is not None
+    ]
     positives: list[Phrase] = [(text, vector) for text, vector in alone[:1]]
     if not positives:
         positives = [(t, v) for negative, t, v in rows if not negative and t.strip(" ")]
@@ -297,7 +299,7 @@ def read_matcher(conn: psycopg.Connection[Any]) -> RouteMatcher:
             Route(
                 name,
                 target,
-                # Route wants something to match; the tables may hold nothing, which matches nothing.
+                # Route wants something to match with; a table may hold nothing.
                 utterances=(name,),
                 priority=priority,
                 threshold=threshold,

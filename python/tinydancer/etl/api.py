@@ -1,7 +1,7 @@
 """Decisions for tables of Python: pyarrow in, pyarrow out.
 
-Tables and streams of record batches come in, decided ones come out, a batch at a time.  The functions of
-``tinydancer.etl`` that people import.
+Tables and streams of record batches come in, decided ones come out, a batch at a time.  The
+functions of ``tinydancer.etl`` that people import.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from tinydancer.errors import InvalidInputError
 from tinydancer.etl.columns import MATCH_INPUTS, Roles, resolve
-from tinydancer.etl.decide import Decider, Options
+from tinydancer.etl.decide import Decider
 from tinydancer.etl.matches import MatchDecider
 from tinydancer.etl.source import BATCH_ROWS
+from tinydancer.etl.terms import Options
 from tinydancer.matcher import RouteMatcher
 from tinydancer.route import Router
 
@@ -55,8 +56,8 @@ def route_table(
     """Choose an agent for each row of a table, as a join with route_results does.
 
     Args:
-        table: n rows; columns named as the inputs of route_results count for their rows, and a NULL in
-            them means what ``options`` say.
+        table: n rows; columns named as the inputs of route_results count for their rows, and a
+            NULL in them means what ``options`` say.
         router: the agents.
         key: column that goes into the result; None: the first one, if it is no input.
         request: column of texts; None: "request".
@@ -66,8 +67,8 @@ def route_table(
         options: objective and limits of all rows, as ``Router.route`` takes them.
 
     Returns:
-        n rows in the order of the table: the key, the columns of route_results, and "problem", which
-        says why a row has no decision.
+        n rows in the order of the table: the key, the columns of route_results, and "problem",
+        which says why a row has no decision.
 
     Raises:
         InvalidInputError: for a column that is missing or of a wrong type, or a value that is none.

@@ -1,8 +1,8 @@
 """The command ``tinydancer etl route | match``: its arguments, and what they mean.
 
-Arguments come in; a run of ``tinydancer.etl.runner`` comes out, with a line about it on standard output.
-Called by tinydancer.cli, which words errors.  Nothing here is imported before the command runs but
-argparse, so that the other commands work without the extra.
+Arguments come in; a run of ``tinydancer.etl.runner`` comes out, with a line about it on standard
+output. Called by tinydancer.cli, which words errors.  Nothing here is imported before the command
+runs but argparse, so that the other commands work without the extra.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def add_commands(commands: Any) -> None:
     ):
         route.add_argument(f"--{name}", type=float, metavar=unit)
     route.add_argument("--pool", metavar="NAME")
-    route.add_argument("--reasoning", action="store_true", help="write a sentence for each decision")
+    route.add_argument(
+        "--reasoning", action="store_true", help="write a sentence for each decision"
+    )
     route.set_defaults(run=_route)
 
     text = "find the semantic routes of each row"
@@ -137,7 +139,8 @@ def _target(args: argparse.Namespace) -> Target:
 
 
 def _source(args: argparse.Namespace, conn: Any, inputs: Any) -> Source:
-    from tinydancer.etl.source import FileSource, QuerySource
+    from tinydancer.etl.source_file import FileSource
+    from tinydancer.etl.source_query import QuerySource
 
     if args.query is None:
         return FileSource(args.file, key=args.key, request=args.request, inputs=inputs)
@@ -195,7 +198,8 @@ def _reported(args: argparse.Namespace, work: Callable[[], Outcome]) -> Outcome:
 def _route(args: argparse.Namespace) -> int:
     from tinydancer.encoder import Encoder
     from tinydancer.etl.columns import INPUTS
-    from tinydancer.etl.decide import Decider, Options
+    from tinydancer.etl.decide import Decider
+    from tinydancer.etl.terms import Options
     from tinydancer.route import Router
     from tinydancer.server_registry import read_registry
 
@@ -255,8 +259,6 @@ def _match(args: argparse.Namespace) -> int:
         else:
             row = conn.execute("SELECT localtime").fetchone()
             time = row[0]
-        return MatchDecider(
-            read_matcher(conn), top_k=args.top_k, user_tier=args.user_tier, at=time
-        )
+        return MatchDecider(read_matcher(conn), top_k=args.top_k, user_tier=args.user_tier, at=time)
 
     return _run(args, make, MATCH_INPUTS)

@@ -116,8 +116,8 @@ def resolve(
 ) -> Roles:
     """Say what each column is.
 
-    The key is the first column that is nothing else.  The request is the column "request"; in a query,
-    whose columns are all meant, else the one that is left.
+    The key is the first column that is nothing else.  The request is the column "request"; in a
+    query, whose columns are all meant, else the one that is left.
 
     Args:
         names: of the columns.
@@ -137,9 +137,9 @@ def resolve(
                 f"The columns are {_listed(names)}.",
                 "Give every column a name of its own.",
             )
-    for name, option in ((key, "--key"), (request, "--request")):
-        if name is not None:
-            _must_exist(name, names, option)
+    for said, option in ((key, "--key"), (request, "--request")):
+        if said is not None:
+            _must_exist(said, names, option)
     used = [name for name in inputs if name in names and name not in (key, request)]
     if request is None and DEFAULT_REQUEST in names and key != DEFAULT_REQUEST:
         request = DEFAULT_REQUEST

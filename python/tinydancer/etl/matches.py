@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from tinydancer import _kernels
 from tinydancer.errors import InvalidInputError
+from tinydancer.etl.block import Block, check_fields, key_fields, plain, problems
 from tinydancer.etl.columns import MATCH_INPUTS, Roles
-from tinydancer.etl.decide import Arrays, Block, _check_fields, _plain, key_fields, problems
 from tinydancer.etl.shortlist import MANY_UTTERANCES, Shortlister, is_worthwhile, shortlist
+from tinydancer.etl.terms import Arrays
 from tinydancer.matcher import RouteMatcher
 
 __all__ = ["MatchDecider"]
@@ -81,7 +82,7 @@ class MatchDecider:
             pa.field("confidence", pa.float64()),
             pa.field("problem", pa.string()),
         ]
-        _check_fields(taken)
+        check_fields(taken)
         return pa.schema(taken)
 
     def block(self, batch: pa.RecordBatch, roles: Roles) -> pa.RecordBatch:
@@ -129,7 +130,7 @@ class MatchDecider:
         similarity = np.clip(found["score"].astype(np.float64), -1.0, 1.0)
         columns = []
         for field in key_fields(block.roles, schema):
-            columns.append(_plain(block.batch.column(field.name)).take(pa.array(request)))
+            columns.append(plain(block.batch.column(field.name)).take(pa.array(request)))
         columns += [
             pa.array(rank.astype(np.int32), mask=missing),
             self._names.take(route),

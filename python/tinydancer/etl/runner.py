@@ -1,8 +1,8 @@
 """One run: requests are read, decided and written, with a progress bar, and can be continued.
 
-A source, a decider and a target come in; figures of what was done come out.  Rows are decided in batches
-and written in parts; a part is the unit that a cut run keeps or loses.  Called by the command line and
-by whoever runs an ETL from Python.
+A source, a decider and a target come in; figures of what was done come out.  Rows are decided in
+batches and written in parts; a part is the unit that a cut run keeps or loses.  Called by the
+command line and by whoever runs an ETL from Python.
 """
 
 from __future__ import annotations

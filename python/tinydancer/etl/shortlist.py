@@ -1,12 +1,13 @@
 """Large sets of semantic routes: faiss finds which routes are worth while to score.
 
 Vectors of requests come in, lists of routes come out, each with a similarity that no utterance of a
-route off the list exceeds.  The kernel scores the listed routes and answers; where a list is too short
-to be sure of the answer, it scores all routes.  So the answers are those without faiss, to the bit.
+route off the list exceeds.  The kernel scores the listed routes and answers; where a list is too
+short to be sure of the answer, it scores all routes.  So the answers are those without faiss, to
+the bit.
 
-This holds for the scorers "nearest" and "top3", whose score is never above a route's nearest utterance:
-negative examples only lower it.  "centroid" and "ridge" do not look at every utterance, so there is
-nothing to save.  Called by ``tinydancer.etl.matches``.
+This holds for the scorers "nearest" and "top3", whose score is never above a route's nearest
+utterance: negative examples only lower it.  "centroid" and "ridge" do not look at every utterance,
+so there is nothing to save.  Called by ``tinydancer.etl.matches``.
 """
 
 from __future__ import annotations
@@ -80,11 +81,8 @@ class Shortlister:
         return offsets, routes[first].astype(np.uint32), cut
 
 
-def shortlist(
-    shortlister: Shortlister | None, rounded: npt.NDArray[np.float32] | None
-) -> Any:
+def shortlist(shortlister: Shortlister | None, rounded: npt.NDArray[np.float32] | None) -> Any:
     """The argument of ``_kernels.match_block``; None: all routes are scored."""
     if shortlister is None or rounded is None or not len(rounded):
         return None
     return shortlister.lists(rounded)
-

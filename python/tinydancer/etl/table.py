@@ -1,9 +1,9 @@
 """Decisions to a table of a database, each exactly once.
 
 Arrow tables come in, rows come out of ``COPY``.  Rows and the note of how far the run has come are
-committed together, so whatever ends a run, the next one continues where the table ends.  Until it is
-whole the table is called ``NAME_partial``, and the note is the one row of ``NAME_progress``; the last
-transaction renames the one and drops the other.  The counterpart of ``tinydancer.etl.target``.
+committed together, so whatever ends a run, the next one continues where the table ends.  Until it
+is whole the table is called ``NAME_partial``, and the note is the one row of ``NAME_progress``; the
+last transaction renames the one and drops the other.  The counterpart of ``tinydancer.etl.target``.
 """
 
 from __future__ import annotations

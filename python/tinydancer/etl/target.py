@@ -1,16 +1,18 @@
 """Where decisions go: a Parquet or CSV file, in parts until it is whole.
 
-Arrow tables come in, a file comes out whose name appears when it is complete.  Until then its parts lie
-in a folder beside it, ``NAME.parts``, each a readable file of its own, with a manifest that says what
-has been done.  A part is on disk before the manifest names it, and the manifest is replaced by
-renaming; so whatever ends a run, the manifest and the parts that it names are whole, and the next run
-continues behind them.  ``tinydancer.etl.table`` is the counterpart for tables of a database.
+Arrow tables come in, a file comes out whose name appears when it is complete.  Until then its parts
+lie in a folder beside it, ``NAME.parts``, each a readable file of its own, with a manifest that
+says what has been done.  A part is on disk before the manifest names it, and the manifest is
+replaced by renaming; so whatever ends a run, the manifest and the parts that it names are whole,
+and the next run continues behind them.  ``tinydancer.etl.table`` is the counterpart for tables of a
+database.
 
 Called by ``tinydancer.etl.runner``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -49,6 +51,10 @@ class Target(Protocol):
 
     name: str
 
+    @property
+    def before(self) -> Mapping[str, Any] | None:
+        """The job of the run that was cut, None: there was none."""
+
     def resume(self, job: Mapping[str, Any], registry: str, any_registry: bool) -> Place | None:
         """Where to begin: behind what a cut run has done, None: at the beginning."""
 
@@ -85,8 +91,9 @@ def check_job(
     if not same_registry and not any_registry:
         raise JobChangedError(
             f'cannot continue "{name}": the registry has changed',
-            "What was written was decided by other agents, prices or figures than would be used now.",
-            "Pass --restart to decide everything anew, or --any-registry to go on with the new one.",
+            "What was written was decided by other agents, prices or figures than those of now.",
+            "Pass --restart to decide everything anew, or --any-registry to go on with the new "
+            "one.",
         )
 
 
@@ -342,8 +349,6 @@ class _Writer:
 
     def _abandon(self) -> None:
         self._path.unlink(missing_ok=True)
-        try:
+        # What could not be written is of no use any more.
+        with contextlib.suppress(OSError):
             self._file.close()
-        except OSError:
-            # What could not be written is of no use any more.
-            pass
