@@ -13,6 +13,7 @@ cdef class _Shortlist:
     cdef const uint32_t *ids
     cdef const float *cut
     cdef float least_threshold
+    cdef size_t scratch_size
     cdef object _arrays
 
     def __cinit__(self, Routes routes, Py_ssize_t n, first, ids, cut):
@@ -34,6 +35,9 @@ cdef class _Shortlist:
             )
         self._arrays = (first, ids, cut)
         self.view = routes.view
+        # What the kernel asks for does not only grow with the number of routes.
+        self.view.n_routes = 0
+        self.scratch_size = td.td_routes_scratch_size(&self.view)
         self.routes = _Scratch(max(sizes.max(initial=0), 1) * sizeof(td.td_route))
         self.view.routes = <const td.td_route *> self.routes.start
         self.first = &first_view[0]
@@ -97,9 +101,9 @@ def match_block(
     cdef size_t places = min(<size_t> k, <size_t> routes.view.n_routes)
     cdef _Shortlist short = None
     cdef bint has_list = shortlist is not None
-    cdef _Scratch scratch = _Scratch(
-        max(td.td_routes_scratch_size(&routes.view), td.td_routes_select_scratch_size(&routes.view))
-    )
+    cdef size_t scratch_size = max(td.td_routes_scratch_size(&routes.view),
+                                   td.td_routes_select_scratch_size(&routes.view))
+    cdef _Scratch scratch
     cdef _Scratch scores = _Scratch(routes.view.n_routes * sizeof(float))
     cdef _Scratch open_here = _Scratch(routes.view.n_routes)
     cdef float *score_at = <float *> scores.start
@@ -130,6 +134,8 @@ def match_block(
     _block_shape("open", open, (routes.view.n_routes,))
     if has_list:
         short = _Shortlist(routes, n, *shortlist)
+        scratch_size = max(scratch_size, short.scratch_size)
+    scratch = _Scratch(scratch_size)
     result = {
         "offsets": np.zeros(n + 1, dtype=np.int64),
         "route": np.zeros(n * places, dtype=np.uint32),
