@@ -511,7 +511,7 @@ class Router(MultiRouting, BatchRouting):
             row["n_capabilities"] = len(ids)
             capability_ids.extend(ids)
 
-            phrases = agent.phrases()
+            phrases = self._phrases_of(agent)
             row["first_phrase"] = len(self._phrases)
             row["n_phrases"] = len(phrases)
             self._phrases.extend(phrases)
@@ -524,6 +524,9 @@ class Router(MultiRouting, BatchRouting):
         return _kernels.Registry(
             packed, np.array(capability_ids, dtype=np.uint32), rows, scales, self._phrases
         )
+
+    def _phrases_of(self, agent: Agent) -> list[str]:
+        return agent.phrases()
 
     def _phrase_vector(self, agent: Agent, phrase: int) -> FloatVector:
         if agent.embedding is not None:
