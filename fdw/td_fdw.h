@@ -60,6 +60,8 @@ typedef struct TdTableKind
 	int key;					 /* the output that tells the rows of a request apart */
 	int rank;					 /* the output that is the row's number, or NULL; -1: none */
 
+	/* Raise the errors about inputs that can be told when a table is made. */
+	void (*check)(const TdInputs *inputs);
 	/* Rows of a request, for the planner. */
 	double (*rows)(void);
 	/* Answers that live in the context, with the snapshot that they are made from. */
@@ -149,7 +151,6 @@ typedef struct TdScanState
 extern const TdTableKind *const tdpg_table_kinds[TD_N_KINDS];
 extern TdTable *tdpg_fdw_table(Oid relid);
 extern int tdpg_find_option(const TdTableKind *kind, const char *name);
-extern Datum tdpg_option_datum(const TdTableKind *kind, int input, const char *value);
 extern _Noreturn void tdpg_unknown_option(const char *name, const TdTableKind *const *kinds,
 										  int n_kinds, bool by_import);
 

@@ -44,6 +44,12 @@ typedef struct Matches
 	size_t n;		 /* rows of the request */
 } Matches;
 
+static void
+check_inputs(const TdInputs *inputs)
+{
+	tdpg_matcher_check(inputs->values);
+}
+
 static double
 rows_of_matches(void)
 {
@@ -96,6 +102,7 @@ const TdTableKind tdpg_semantic_matches = {
 	.outputs = outputs,
 	.key = TD_MATCH_ROUTE_NAME,
 	.rank = RANK,
+	.check = check_inputs,
 	.rows = rows_of_matches,
 	.begin = begin_matches,
 	.ask = ask_matches,

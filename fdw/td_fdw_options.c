@@ -48,8 +48,8 @@ tdpg_find_option(const TdTableKind *kind, const char *name)
 }
 
 /* The value of an option as the datum of its column; raises the type's own error. */
-Datum
-tdpg_option_datum(const TdTableKind *kind, int input, const char *value)
+static Datum
+option_datum(const TdTableKind *kind, int input, const char *value)
 {
 	Oid input_function;
 	Oid io_param;
@@ -151,6 +151,35 @@ kind_of(List *options)
 	pg_unreachable();
 }
 
+/* What the inputs are where no clause says. */
+static void
+set_defaults(const TdTableKind *kind, List *options, TdInputs *defaults)
+{
+	ListCell *lc;
+	int i;
+
+	for (i = 0; i < kind->n_inputs; i++)
+	{
+		NullableDatum *value = &defaults->values[i];
+
+		value->isnull = kind->inputs[i].preset == NULL;
+		if (!value->isnull)
+			value->value = option_datum(kind, i, kind->inputs[i].preset);
+	}
+	foreach (lc, options)
+	{
+		DefElem *option = lfirst_node(DefElem, lc);
+		int input = tdpg_find_option(kind, option->defname);
+
+		if (input >= 0)
+		{
+			defaults->values[input].isnull = false;
+			defaults->values[input].value =
+				option_datum(kind, input, defGetString(option));
+		}
+	}
+}
+
 PG_FUNCTION_INFO_V1(tinydancer_fdw_validator);
 
 Datum
@@ -159,6 +188,7 @@ tinydancer_fdw_validator(PG_FUNCTION_ARGS)
 	List *options = untransformRelOptions(PG_GETARG_DATUM(0));
 	bool for_table = PG_GETARG_OID(1) == ForeignTableRelationId;
 	const TdTableKind *kind;
+	TdInputs defaults;
 	ListCell *lc;
 
 	if (options != NIL && !for_table)
@@ -171,14 +201,13 @@ tinydancer_fdw_validator(PG_FUNCTION_ARGS)
 	foreach (lc, options)
 	{
 		DefElem *option = lfirst_node(DefElem, lc);
-		int input = tdpg_find_option(kind, option->defname);
 
-		if (strcmp(option->defname, TABLE_OPTION) == 0)
-			continue;
-		if (input < 0)
+		if (strcmp(option->defname, TABLE_OPTION) != 0 &&
+			tdpg_find_option(kind, option->defname) < 0)
 			tdpg_unknown_option(option->defname, &kind, 1, false);
-		(void) tdpg_option_datum(kind, input, defGetString(option));
 	}
+	set_defaults(kind, options, &defaults);
+	kind->check(&defaults);
 	PG_RETURN_VOID();
 }
 
@@ -246,36 +275,6 @@ set_role(TdColumn *column, Form_pg_attribute attribute, const TdTableKind *kind,
 						errhint("Cast in the query or in a view over the foreign table.")));
 }
 
-/* What the inputs are where no clause says. */
-static void
-set_defaults(TdTable *table, List *options)
-{
-	const TdTableKind *kind = table->kind;
-	ListCell *lc;
-	int i;
-
-	for (i = 0; i < kind->n_inputs; i++)
-	{
-		NullableDatum *value = &table->defaults.values[i];
-
-		value->isnull = kind->inputs[i].preset == NULL;
-		if (!value->isnull)
-			value->value = tdpg_option_datum(kind, i, kind->inputs[i].preset);
-	}
-	foreach (lc, options)
-	{
-		DefElem *option = lfirst_node(DefElem, lc);
-		int input = tdpg_find_option(kind, option->defname);
-
-		if (input >= 0)
-		{
-			table->defaults.values[input].isnull = false;
-			table->defaults.values[input].value =
-				tdpg_option_datum(kind, input, defGetString(option));
-		}
-	}
-}
-
 TdTable *
 tdpg_fdw_table(Oid relid)
 {
@@ -306,7 +305,7 @@ tdpg_fdw_table(Oid relid)
 					 RelationGetRelationName(relation));
 	}
 	table_close(relation, NoLock);
-	set_defaults(table, options);
+	set_defaults(table->kind, options, &table->defaults);
 	return table;
 }
 

@@ -264,6 +264,18 @@ check_limit_clauses(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state
 		if (!IsA(clause, NullTest))
 			check_limit_clause(root, rel, state, clause);
 	}
+	foreach (lc, root->eq_classes)
+	{
+		EquivalenceClass *class = lfirst_node(EquivalenceClass, lc);
+		ListCell *member;
+
+		/* With one member it is about the order of rows, with more a join clause not yet made. */
+		if (list_length(class->ec_members) < 2 || !bms_is_member(rel->relid, class->ec_relids))
+			continue;
+		foreach (member, class->ec_members)
+			check_limit_clause(root, rel, state,
+							   lfirst_node(EquivalenceMember, member)->em_expr);
+	}
 }
 
 /* Whether the clauses that come with a parameterisation supply every input that a join can. */

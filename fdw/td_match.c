@@ -77,6 +77,13 @@ time_of(const NullableDatum *input)
 	return at;
 }
 
+void
+tdpg_matcher_check(const NullableDatum *inputs)
+{
+	(void) top_k_of(&inputs[TD_MATCH_TOP_K]);
+	(void) time_of(&inputs[TD_MATCH_AT]);
+}
+
 /* Microseconds after midnight in the session's time zone. */
 static int64
 time_of_day(TimestampTz at)

@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "td_error.h"
+#include "td_guc.h"
 #include "td_registry.h"
 #include "td_registry_build.h"
 #include "td_registry_read.h"
@@ -33,6 +34,10 @@ static uint64 generation = 1;
 /* The same for semantic routes, whose tables change at other times: td_route_set.c. */
 static uint64 route_generation = 1;
 static Oid route_epoch_relid = InvalidOid;
+
+/* The same for trained models: td_models.c. */
+static uint64 model_generation = 1;
+static Oid model_epoch_relid = InvalidOid;
 
 /* How often this backend has read the registry: for tests of what makes it do so. */
 static uint64 builds = 0;
@@ -53,6 +58,8 @@ relation_changed(Datum arg, Oid relid)
 		generation++;
 	if (relid == InvalidOid || route_epoch_relid == InvalidOid || relid == route_epoch_relid)
 		route_generation++;
+	if (relid == InvalidOid || model_epoch_relid == InvalidOid || relid == model_epoch_relid)
+		model_generation++;
 }
 
 static void
@@ -60,6 +67,7 @@ all_changed(void)
 {
 	generation++;
 	route_generation++;
+	model_generation++;
 }
 
 static void
@@ -156,6 +164,20 @@ tdpg_registry_generations(uint64 *registry, uint64 *routes)
 	*routes = route_generation;
 }
 
+uint64
+tdpg_model_generation(void)
+{
+	return model_generation;
+}
+
+Snapshot
+tdpg_model_snapshot(void)
+{
+	built_in_transaction = true;
+	model_epoch_relid = get_relname_relid("model_epoch", get_namespace_oid("tinydancer", false));
+	return choose_snapshot();
+}
+
 static void
 rebuild(void)
 {
@@ -173,6 +195,7 @@ rebuild(void)
 	MemoryContextSetParent(new->context, CacheMemoryContext);
 	current = new;
 	builds++;
+	new->serial = builds;
 	if (old != NULL && old->pins == 0)
 		MemoryContextDelete(old->context);
 }
@@ -204,6 +227,7 @@ tdpg_registry_acquire(MemoryContext owner)
 	if (!is_valid())
 		rebuild();
 	pin(owner);
+	current->view.level = tdpg_kernel_level();
 	return current;
 }
 

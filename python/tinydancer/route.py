@@ -418,6 +418,22 @@ def _names(name: str, values: Iterable[str] | None) -> list[str]:
     return result
 
 
+def check_encoder(model: _kernels.Model, encoder: Encoder) -> None:
+    """Make sure that a model reads the vectors of this encoder.
+
+    Raises:
+        InvalidInputError: if it was trained on those of another.
+    """
+    if model.encoder_id == encoder.id and model.encoder_checksum == encoder.checksum:
+        return
+    raise InvalidInputError(
+        f'model is for another encoder than "{encoder.id}"',
+        f'It was trained on vectors of "{model.encoder_id}" with checksum '
+        f'{model.encoder_checksum}; those of "{encoder.id}" have {encoder.checksum}.',
+        "Train it again with this encoder.",
+    )
+
+
 class Router(MultiRouting, BatchRouting):
     """Decides which agent a request goes to; a snapshot of the agents it was made with.
 
@@ -427,9 +443,11 @@ class Router(MultiRouting, BatchRouting):
         agents: in any order, with names of their own.
         encoder: what turns texts into vectors; None: ``Encoder.load()``.
         policies: objectives besides the built-in ones, or in their place.
+        model: a quality model, whose predictions take the place of fit and registered quality.
 
     Raises:
         InvalidAgentError: if two agents have one name.
+        InvalidInputError: if the model is of another task or for another encoder.
         DimensionError: if an agent's own vector is not of the encoder's length.
     """
 
@@ -438,6 +456,7 @@ class Router(MultiRouting, BatchRouting):
         agents: Iterable[Agent],
         encoder: Encoder | None = None,
         policies: Mapping[str, Policy] | None = None,
+        model: _kernels.Model | None = None,
     ) -> None:
         self.encoder = Encoder.load() if encoder is None else encoder
         # UTF-8 bytes order as the C collation does in Postgres; it decides ties.
@@ -456,6 +475,21 @@ class Router(MultiRouting, BatchRouting):
         self._capabilities = {name: i for i, name in enumerate(sorted(folded))}
         self._phrases: list[str] = []
         self._registry = self._pack()
+        self.model = model
+        self._outputs = None if model is None else self._outputs_of(model)
+
+    def _outputs_of(self, model: _kernels.Model) -> npt.NDArray[np.uint32]:
+        """The number of each agent's output; NONE for one that training has not seen."""
+        if model.task != "quality":
+            raise InvalidInputError(
+                f'a model of kind "{model.task}" cannot route',
+                'Only one of kind "quality" says how good each agent\'s answer will be.',
+                "Train one with tinydancer train quality.",
+            )
+        check_encoder(model, self.encoder)
+        support = model.support
+        numbers = {name: i for i, name in enumerate(model.names) if support[i] > 0}
+        return np.array([numbers.get(a.name, _kernels.NONE) for a in self.agents], np.uint32)
 
     def _distinct_pools(self) -> list[str]:
         return sorted({agent.pool for agent in self.agents if agent.pool is not None})
@@ -622,9 +656,17 @@ class Router(MultiRouting, BatchRouting):
             required=required,
             excluded=excluded,
             pool=None if pool is None else self._pools.get(pool, _kernels.NONE),
+            outputs=self._outputs,
+            probabilities=self._probabilities(vector, request),
             **limits,
         )
         return scores, objective, info
+
+    def _probabilities(self, vector: FloatVector, request: str | None) -> FloatVector | None:
+        """What the quality model says of a request, (n_out,); None without a model."""
+        if self.model is None:
+            return None
+        return self.model.apply(vector[None], [request], self.encoder)[0]
 
     def route(
         self,

@@ -28,7 +28,8 @@ BEGIN
     FOREACH t IN ARRAY ARRAY['agent', 'agent_phrase', 'route', 'route_utterance', 'route_scorer',
                               'policy', 'model', 'setting'] LOOP
         epochs := CASE WHEN t LIKE 'route%' THEN '''route_epoch'''
-                       WHEN t = 'setting' THEN '''epoch'', ''route_epoch'''
+                       WHEN t = 'model' THEN '''model_epoch'''
+                       WHEN t = 'setting' THEN '''epoch'', ''route_epoch'', ''model_epoch'''
                        ELSE '''epoch''' END;
         EXECUTE pg_catalog.format(
             'CREATE TRIGGER bump_epoch AFTER INSERT OR UPDATE OR DELETE ON tinydancer.%I '

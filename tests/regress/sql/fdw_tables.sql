@@ -63,6 +63,10 @@ CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (top_k '1');
 CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (table 'semantic_matches', max_cost '1');
 CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (table 'semantic_matches', at 'now');
 CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (table 'route_candidates', request 'x');
+CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (table 'semantic_matches', top_k '0');
+CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (table 'route_candidates', max_cost '-1');
+CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (min_quality '90');
+CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (required_capabilities '{coding,NULL}');
 CREATE FOREIGN TABLE wrong (request text OPTIONS (x 'y')) SERVER tinydancer;
 CREATE USER MAPPING FOR CURRENT_USER SERVER tinydancer OPTIONS (password 'x');
 CREATE FOREIGN TABLE untold (request text, rank integer) SERVER tinydancer;
@@ -138,6 +142,10 @@ SELECT plan($$ SELECT r.agent_name FROM request_log l JOIN route_results r ON r.
 SELECT plan($$ SELECT * FROM td.semantic_matches $$);
 
 SELECT plan($$ SELECT r.agent_name FROM request_log l JOIN route_results r ON r.request = l.body || (SELECT 'x') AND r.max_cost = coalesce(l.cap, 1) $$);
+
+-- A bound by a subquery of the other side.
+SELECT l.id, c.agent_name FROM request_log l JOIN td.route_candidates c ON c.request = l.body AND c.rank <= (SELECT count(*) - 2 FROM request_log x WHERE x.id <= l.id) ORDER BY 1, 2;
+SELECT l.id, c.agent_name FROM request_log l JOIN td.route_candidates c ON c.request = (SELECT x.body FROM request_log x WHERE x.id = l.id) AND c.rank <= (SELECT count(*) FROM request_log x WHERE x.body = c.agent_name) + 1 ORDER BY 1, 2;
 
 -- UPDATE ... FROM, and a view over it.
 ALTER TABLE request_log ADD second text;
