@@ -7,8 +7,10 @@
 #ifndef TD_COMPAT_H
 #define TD_COMPAT_H
 
+#include "access/stratnum.h"
 #include "fmgr.h"
 #include "optimizer/pathnode.h"
+#include "utils/selfuncs.h"
 
 #if PG_VERSION_NUM < 150000
 #error "tinydancer needs Postgres 15 or later"
@@ -26,6 +28,16 @@
 #define TD_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+static inline bool
+tdpg_is_ascending(const PathKey *pathkey)
+{
+#if PG_VERSION_NUM >= 180000
+	return pathkey->pk_cmptype == COMPARE_LT;
+#else
+	return pathkey->pk_strategy == BTLessStrategyNumber;
+#endif
+}
+
 static inline ForeignPath *
 tdpg_create_foreignscan_path(PlannerInfo *root, RelOptInfo *rel, double rows, int disabled_nodes,
 							 Cost startup_cost, Cost total_cost, List *pathkeys,
@@ -42,6 +54,17 @@ tdpg_create_foreignscan_path(PlannerInfo *root, RelOptInfo *rel, double rows, in
 	(void) disabled_nodes;
 	return create_foreignscan_path(root, rel, NULL, rows, startup_cost, total_cost, pathkeys,
 								   required_outer, NULL, fdw_private);
+#endif
+}
+
+static inline double
+tdpg_estimate_array_length(PlannerInfo *root, Node *array)
+{
+#if PG_VERSION_NUM >= 170000
+	return estimate_array_length(root, array);
+#else
+	(void) root;
+	return estimate_array_length(array);
 #endif
 }
 

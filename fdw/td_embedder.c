@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "td_compat.h"
+#include "td_activity.h"
 #include "td_embedder.h"
 
 /* Widest vector register, and a cache line. */
@@ -160,6 +161,7 @@ finish(td_embed_job *job, float *out)
 		CHECK_FOR_INTERRUPTS();
 	} while (td_embed_step(job));
 	td_embed_end(job, out);
+	tdpg_activity.texts_embedded += job->n_texts;
 }
 
 /* One text, whole. */

@@ -1,5 +1,5 @@
 /*
- * td_fdw_plan.c - which clauses supply the inputs of a decision, and what the paths cost.
+ * td_fdw_plan.c - the paths to a foreign table, what they cost, and the plan of the cheapest.
  *
  * In: the clauses on a foreign table.  Out: paths, and a plan whose fdw_exprs compute the inputs.
  * Called by the planner.
@@ -12,33 +12,31 @@
  */
 #include "postgres.h"
 
-#include "access/stratnum.h"
-#include "catalog/pg_collation.h"
-#include "catalog/pg_type.h"
-#include "nodes/makefuncs.h"
-#include "nodes/nodeFuncs.h"
+#include <float.h>
+
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
 #include "optimizer/planmain.h"
 #include "optimizer/restrictinfo.h"
-#include "parser/parse_coerce.h"
-#include "utils/lsyscache.h"
 #include "utils/selfuncs.h"
-#include "utils/typcache.h"
 
 #include "td_compat.h"
-#include "td_fdw.h"
+#include "td_fdw_clauses.h"
 
 /* More than any real plan costs, less than infinity, so that such a plan stays legal. */
 #define FAILING_COST 1e15
 
-/* One decision takes about as long as a few hundred calls of a cheap function. */
-#define DECISION_OPERATORS 500.0
+/* One request takes about as long as a few hundred calls of a cheap function, and a row as a few. */
+#define REQUEST_OPERATORS 500.0
+#define ROW_OPERATORS 5.0
 
-/* Requests in an array, which the planner cannot count before it runs. */
-#define ARRAY_LENGTH_GUESS 10.0
+/* Since 17 disabled nodes count before cost: more than the disabled joins of any plan that works. */
+#define FAILING_NODES 1000000
+
+/* Different answers that requests get, as long as nobody has counted them. */
+#define ANSWERS_GUESS 10.0
 
 /* Ways to combine the other sides of several input columns that are worth a path each. */
 #define MAX_PATHS 16
@@ -47,284 +45,49 @@
 typedef struct TdPlanState
 {
 	TdTable *table;
-	bool supplied[TD_N_INPUTS]; /* by a clause on this table alone */
-	double n_requests;			/* expected length of an array of requests, else 1 */
-	List *joins[TD_N_INPUTS];	/* of Relids: other sides that can supply the input */
+	bool supplied[TD_MAX_INPUTS]; /* by a clause on this table alone */
+	bool has_array;				  /* of requests, in a clause on this table alone */
+	double n_requests;			  /* expected length of an array of requests, else 1 */
+	double answered;			  /* rows that are made for a request */
+	double kept;				  /* share of them that the other clauses leave */
+	double distinct[TD_MAX_INPUTS]; /* expected number of different values */
+	List *joins[TD_MAX_INPUTS];		/* of Relids: other sides that can supply the input */
 } TdPlanState;
 
-/* How a clause supplies an input. */
-typedef enum TdClauseKind
+/* The values of an input are those of the other side; the key names the answer. */
+double
+tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute)
 {
-	TD_CLAUSE_NONE,
-	TD_CLAUSE_VALUE, /* column = expression */
-	TD_CLAUSE_ARRAY, /* column = ANY (expression) */
-	TD_CLAUSE_NULL,	 /* column IS NULL: no limit */
-	TD_CLAUSE_SAME	 /* column = other column of this table */
-} TdClauseKind;
+	const TdPlanState *state = rel->fdw_private;
+	const TdColumn *column;
 
-typedef struct TdClause
-{
-	TdClauseKind kind;
-	int input;
-	int other;	  /* the other column of TD_CLAUSE_SAME */
-	Expr *source; /* of the column's type, or an array of it */
-} TdClause;
-
-static Node *
-strip_relabel(Node *node)
-{
-	while (node != NULL && IsA(node, RelabelType))
-		node = (Node *) ((RelabelType *) node)->arg;
-	return node;
-}
-
-/* The input that an expression is the column of, or -1. */
-static int
-input_of(RelOptInfo *rel, const TdTable *table, Node *node)
-{
-	Var *var;
-
-	node = strip_relabel(node);
-	if (node == NULL || !IsA(node, Var))
-		return -1;
-	var = (Var *) node;
-	if (var->varno != (int) rel->relid || var->varlevelsup != 0 || var->varattno < 1 ||
-		var->varattno > table->n_columns)
-		return -1;
-	if (table->columns[var->varattno - 1].role != TD_COLUMN_INPUT)
-		return -1;
-	return table->columns[var->varattno - 1].which;
-}
-
-/* Whether an operator is equality as the column's type understands it. */
-static bool
-is_equality(Oid operator, int input)
-{
-	TypeCacheEntry *type =
-		lookup_type_cache(tdpg_input_type(input), TYPECACHE_BTREE_OPFAMILY);
-
-	return OidIsValid(type->btree_opf) &&
-		   get_op_opfamily_strategy(operator, type->btree_opf) == BTEqualStrategyNumber;
-}
-
-/* A value that can be computed before the scan: nothing of this table, nothing volatile. */
-static bool
-is_outside(PlannerInfo *root, RelOptInfo *rel, Node *node)
-{
-	return !bms_is_member(rel->relid, pull_varnos(root, node)) &&
-		   !contain_volatile_functions(node);
-}
-
-static Expr *
-as_type(Node *node, Oid type)
-{
-	Oid from = exprType(node);
-
-	if (from == type)
-		return (Expr *) node;
-	return (Expr *) coerce_to_target_type(NULL, node, from, type, -1, COERCION_EXPLICIT,
-										  COERCE_IMPLICIT_CAST, -1);
+	if (attribute < 1 || attribute > state->table->n_columns)
+		return 0.0;
+	column = &state->table->columns[attribute - 1];
+	if (column->role == TD_COLUMN_INPUT)
+		return state->distinct[column->which];
+	if (column->role == TD_COLUMN_OUTPUT && column->which == state->table->kind->key)
+		return Max(state->answered, ANSWERS_GUESS);
+	return 0.0;
 }
 
 /*
- * Under a nondeterministic collation different texts are equal, so the text that was asked for is
- * not the text that would be routed.
+ * A join multiplies the rows of both sides with 1/ndistinct for each clause; with as many rows as
+ * there are combinations of inputs, one for each row of the other side remains.
  */
 static void
-check_collation(Oid collation, int input)
+estimate_rows(RelOptInfo *rel, const TdPlanState *state)
 {
-	if (input == TD_IN_REQUEST && OidIsValid(collation) && !get_collation_isdeterministic(collation))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("cannot route by a nondeterministic collation"),
-						errdetail("Collation \"%s\" takes different requests for equal.",
-								  get_collation_name(collation)),
-						errhint("Use COLLATE \"C\".")));
-}
+	int i;
 
-static TdClause match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table,
-							 Expr *clause);
-
-/* request = a OR request = b is request = ANY (ARRAY[a, b]): each distinct one is routed once. */
-static TdClause
-match_alternatives(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, BoolExpr *clause)
-{
-	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
-	ArrayExpr *array = makeNode(ArrayExpr);
-	ListCell *lc;
-
-	foreach (lc, clause->args)
+	rel->tuples = state->n_requests * state->answered;
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 	{
-		TdClause one = match_clause(root, rel, table, lfirst(lc));
-
-		if (one.kind != TD_CLAUSE_VALUE || one.input != TD_IN_REQUEST)
-			return match;
-		array->elements = lappend(array->elements, one.source);
+		if (state->joins[i] != NIL)
+			rel->tuples *= state->distinct[i];
 	}
-	array->array_typeid = TEXTARRAYOID;
-	array->array_collid = DEFAULT_COLLATION_OID;
-	array->element_typeid = TEXTOID;
-	array->multidims = false;
-	array->location = -1;
-	match.kind = TD_CLAUSE_ARRAY;
-	match.input = TD_IN_REQUEST;
-	match.source = (Expr *) array;
-	return match;
-}
-
-static TdClause
-match_clause(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, Expr *clause)
-{
-	TdClause match = {TD_CLAUSE_NONE, -1, -1, NULL};
-
-	if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
-	{
-		OpExpr *op = (OpExpr *) clause;
-		Node *left = linitial(op->args);
-		Node *right = lsecond(op->args);
-		int input = input_of(rel, table, left);
-		Node *other = right;
-
-		if (input < 0)
-		{
-			input = input_of(rel, table, right);
-			other = left;
-		}
-		if (input < 0 || !is_equality(op->opno, input))
-			return match;
-		match.other = input_of(rel, table, other);
-		if (match.other >= 0 && tdpg_input_type(match.other) == tdpg_input_type(input))
-		{
-			match.kind = TD_CLAUSE_SAME;
-			match.input = input;
-			return match;
-		}
-		if (!is_outside(root, rel, other))
-			return match;
-		match.source = as_type(other, tdpg_input_type(input));
-		if (match.source == NULL)
-			return match;
-		check_collation(op->inputcollid, input);
-		match.kind = TD_CLAUSE_VALUE;
-		match.input = input;
-	}
-	else if (IsA(clause, ScalarArrayOpExpr) && ((ScalarArrayOpExpr *) clause)->useOr)
-	{
-		ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
-		Node *array = lsecond(op->args);
-		int input = input_of(rel, table, linitial(op->args));
-
-		if (input != TD_IN_REQUEST || !is_equality(op->opno, input) ||
-			!is_outside(root, rel, array))
-			return match;
-		match.source = as_type(array, TEXTARRAYOID);
-		if (match.source == NULL)
-			return match;
-		check_collation(op->inputcollid, input);
-		match.kind = TD_CLAUSE_ARRAY;
-		match.input = input;
-	}
-	else if (is_orclause(clause))
-		return match_alternatives(root, rel, table, (BoolExpr *) clause);
-	else if (IsA(clause, NullTest) && ((NullTest *) clause)->nulltesttype == IS_NULL)
-	{
-		int input = input_of(rel, table, (Node *) ((NullTest *) clause)->arg);
-
-		if (input < 0 || input == TD_IN_REQUEST || input == TD_IN_EMBEDDING)
-			return match;
-		match.kind = TD_CLAUSE_NULL;
-		match.input = input;
-	}
-	return match;
-}
-
-/* Whether a clause alone supplies its input. */
-static bool
-is_supply(const TdClause *match)
-{
-	return match->kind != TD_CLAUSE_NONE && match->kind != TD_CLAUSE_SAME;
-}
-
-/*
- * The planner turns "a = x AND b = x" into "a = x AND a = b": where one of two equal columns is
- * supplied, so is the other.  matches[n]; a TD_CLAUSE_SAME that is used becomes a TD_CLAUSE_VALUE
- * of the column that lacked one.
- */
-static void
-resolve_equal_columns(TdClause *matches, int n, bool *supplied, Expr **sources)
-{
-	bool changed = true;
-
-	while (changed)
-	{
-		int i;
-
-		changed = false;
-		for (i = 0; i < n; i++)
-		{
-			TdClause *match = &matches[i];
-			int from = match->input;
-			int to = match->other;
-
-			if (match->kind != TD_CLAUSE_SAME || supplied[from] == supplied[to])
-				continue;
-			if (supplied[to])
-			{
-				from = match->other;
-				to = match->input;
-			}
-			/* "IS NULL" and an array are no value that another column could equal. */
-			if (sources[from] == NULL)
-				continue;
-			match->kind = TD_CLAUSE_VALUE;
-			match->input = to;
-			match->source = sources[from];
-			sources[to] = sources[from];
-			supplied[to] = true;
-			changed = true;
-		}
-	}
-}
-
-/*
- * How each of the clauses supplies an input, in their order; the first clause on a column counts,
- * further ones get TD_CLAUSE_NONE.  supplied[TD_N_INPUTS] out.
- */
-static TdClause *
-match_clauses(PlannerInfo *root, RelOptInfo *rel, const TdTable *table, List *clauses,
-			  bool *supplied)
-{
-	TdClause *matches = palloc(sizeof(TdClause) * Max(list_length(clauses), 1));
-	Expr *sources[TD_N_INPUTS] = {0};
-	ListCell *lc;
-
-	memset(supplied, 0, sizeof(bool) * TD_N_INPUTS);
-	foreach (lc, clauses)
-	{
-		Expr *clause = lfirst(lc);
-		TdClause *match = &matches[foreach_current_index(lc)];
-
-		if (IsA(clause, RestrictInfo))
-			clause = ((RestrictInfo *) clause)->clause;
-		*match = match_clause(root, rel, table, clause);
-		if (!is_supply(match))
-			continue;
-		if (supplied[match->input])
-		{
-			match->kind = TD_CLAUSE_NONE;
-			continue;
-		}
-		supplied[match->input] = true;
-		if (match->kind == TD_CLAUSE_VALUE)
-			sources[match->input] = match->source;
-	}
-	resolve_equal_columns(matches, list_length(clauses), supplied, sources);
-	return matches;
-}
-
-static bool
-supplies_request(const bool *supplied)
-{
-	return supplied[TD_IN_REQUEST] || supplied[TD_IN_EMBEDDING];
+	rel->tuples = clamp_row_est(rel->tuples);
+	rel->rows = clamp_row_est(rel->tuples * state->kept);
 }
 
 void
@@ -332,19 +95,34 @@ tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	TdPlanState *state = palloc0(sizeof(TdPlanState));
 	TdClause *matches;
+	ListCell *lc;
 	int i;
 
 	state->table = tdpg_fdw_table(relid);
 	state->n_requests = 1.0;
+	for (i = 0; i < TD_MAX_INPUTS; i++)
+		state->distinct[i] = 1.0;
 	rel->fdw_private = state;
-	matches = match_clauses(root, rel, state->table, rel->baserestrictinfo, state->supplied);
-	for (i = 0; i < list_length(rel->baserestrictinfo); i++)
+	matches = tdpg_match_clauses(root, rel, state->table, rel->baserestrictinfo, state->supplied);
+	foreach (lc, rel->baserestrictinfo)
 	{
-		if (matches[i].kind == TD_CLAUSE_ARRAY)
-			state->n_requests = ARRAY_LENGTH_GUESS;
+		const TdClause *match = &matches[foreach_current_index(lc)];
+
+		if (!tdpg_clause_supplies(match))
+			continue;
+		/* Of the echo it is true; and to estimate it the planner may call the user's functions. */
+		lfirst_node(RestrictInfo, lc)->norm_selec = 1.0;
+		lfirst_node(RestrictInfo, lc)->outer_selec = 1.0;
+		if (match->kind != TD_CLAUSE_ARRAY)
+			continue;
+		state->has_array = true;
+		state->n_requests = Max(tdpg_estimate_array_length(root, (Node *) match->source), 1.0);
+		state->distinct[TD_REQUEST] = state->n_requests;
 	}
-	rel->tuples = state->n_requests;
-	rel->rows = clamp_row_est(state->n_requests);
+	state->answered = tdpg_answered_rows(state->table, matches, list_length(rel->baserestrictinfo));
+	rel->tuples = state->n_requests * state->answered;
+	state->kept = tdpg_kept_share(root, rel, state->table, state->answered, matches);
+	estimate_rows(rel, state);
 }
 
 /* The argument of generate_implied_equalities_for_column(): the column that is looked for. */
@@ -360,35 +138,56 @@ member_is_input(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *ec, Equiva
 {
 	const TdMemberSearch *search = arg;
 
-	return input_of(rel, search->table, (Node *) em->em_expr) == search->input;
+	return tdpg_input_of(rel, search->table, (Node *) em->em_expr) == search->input;
+}
+
+/* The number of different values of the other side of "column = expression". */
+static double
+count_values(PlannerInfo *root, Expr *source)
+{
+	VariableStatData variable;
+	bool is_default;
+	double n_distinct;
+
+	examine_variable(root, (Node *) source, 0, &variable);
+	n_distinct = get_variable_numdistinct(&variable, &is_default);
+	ReleaseVariableStats(variable);
+	return n_distinct;
+}
+
+/* How often a clause is true of any two rows. */
+static double
+join_selectivity(PlannerInfo *root, RestrictInfo *rinfo)
+{
+	SpecialJoinInfo join = {.type = T_SpecialJoinInfo, .jointype = JOIN_INNER};
+
+	return clause_selectivity(root, (Node *) rinfo, 0, JOIN_INNER, &join);
 }
 
 /* Note the other side of a join clause that can supply an input. */
 static void
-note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, RestrictInfo *rinfo,
-				 double *distinct)
+note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, RestrictInfo *rinfo)
 {
 	TdClause match;
 	Relids others;
+	double n_distinct;
 	ListCell *lc;
 
 	if (!join_clause_is_movable_to(rinfo, rel))
 		return;
-	match = match_clause(root, rel, state->table, rinfo->clause);
+	match = tdpg_match_clause(root, rel, state->table, rinfo->clause);
 	if (match.kind != TD_CLAUSE_VALUE && match.kind != TD_CLAUSE_ARRAY)
 		return;
 	if (state->supplied[match.input])
 		return;
 	if (match.kind == TD_CLAUSE_VALUE)
+		n_distinct = count_values(root, match.source);
+	else
 	{
-		VariableStatData variable;
-		bool is_default;
-
-		examine_variable(root, (Node *) match.source, 0, &variable);
-		distinct[match.input] = Max(distinct[match.input],
-									get_variable_numdistinct(&variable, &is_default));
-		ReleaseVariableStats(variable);
+		state->n_requests = Max(tdpg_estimate_array_length(root, (Node *) match.source), 1.0);
+		n_distinct = 1.0 / Max(join_selectivity(root, rinfo), DBL_EPSILON);
 	}
+	state->distinct[match.input] = Max(state->distinct[match.input], n_distinct);
 	others = bms_del_member(bms_copy(rinfo->clause_relids), rel->relid);
 	foreach (lc, state->joins[match.input])
 	{
@@ -399,23 +198,23 @@ note_join_clause(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, Restric
 }
 
 static void
-collect_join_clauses(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state, double *distinct)
+collect_join_clauses(PlannerInfo *root, RelOptInfo *rel, TdPlanState *state)
 {
 	ListCell *lc;
 	int i;
 
 	foreach (lc, rel->joininfo)
-		note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc), distinct);
+		note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc));
 	if (!rel->has_eclass_joins)
 		return;
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 	{
 		TdMemberSearch search = {state->table, i};
 		List *clauses = generate_implied_equalities_for_column(root, rel, member_is_input, &search,
 															   rel->lateral_referencers);
 
 		foreach (lc, clauses)
-			note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc), distinct);
+			note_join_clause(root, rel, state, lfirst_node(RestrictInfo, lc));
 	}
 }
 
@@ -433,19 +232,20 @@ check_limit_clause(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 
 	foreach (lc, vars)
 	{
-		int input = input_of(rel, state->table, lfirst(lc));
+		int input = tdpg_input_of(rel, state->table, lfirst(lc));
 
-		if (input < 0 || input == TD_IN_REQUEST || input == TD_IN_EMBEDDING)
+		if (input < 0 || tdpg_is_request(state->table, input))
 			continue;
 		if (state->supplied[input] || state->joins[input] != NIL)
 			continue;
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("input column \"%s\" can only be set by equality",
-							   tdpg_input_name(input)),
+							   state->table->kind->inputs[input].name),
 						errdetail("The column says what a decision is made with; it holds no "
 								  "values to search."),
-						errhint("Write %s = value, or %s IS NULL for no limit.",
-								tdpg_input_name(input), tdpg_input_name(input))));
+						errhint("Write %s = value, or %s IS NULL to give none.",
+								state->table->kind->inputs[input].name,
+								state->table->kind->inputs[input].name)));
 	}
 }
 
@@ -457,7 +257,25 @@ check_limit_clauses(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state
 	foreach (lc, rel->baserestrictinfo)
 		check_limit_clause(root, rel, state, lfirst_node(RestrictInfo, lc)->clause);
 	foreach (lc, rel->joininfo)
-		check_limit_clause(root, rel, state, lfirst_node(RestrictInfo, lc)->clause);
+	{
+		Expr *clause = lfirst_node(RestrictInfo, lc)->clause;
+
+		/* "IS NULL" above an outer join looks for rows without an answer. */
+		if (!IsA(clause, NullTest))
+			check_limit_clause(root, rel, state, clause);
+	}
+	foreach (lc, root->eq_classes)
+	{
+		EquivalenceClass *class = lfirst_node(EquivalenceClass, lc);
+		ListCell *member;
+
+		/* With one member it is about the order of rows, with more a join clause not yet made. */
+		if (list_length(class->ec_members) < 2 || !bms_is_member(rel->relid, class->ec_relids))
+			continue;
+		foreach (member, class->ec_members)
+			check_limit_clause(root, rel, state,
+							   lfirst_node(EquivalenceMember, member)->em_expr);
+	}
 }
 
 /* Whether the clauses that come with a parameterisation supply every input that a join can. */
@@ -465,19 +283,19 @@ static bool
 parameters_are_complete(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 						const ParamPathInfo *params)
 {
-	bool supplied[TD_N_INPUTS];
+	bool supplied[TD_MAX_INPUTS];
 	List *clauses = list_copy(rel->baserestrictinfo);
 	int i;
 
 	if (params != NULL)
 		clauses = list_concat(clauses, params->ppi_clauses);
-	(void) match_clauses(root, rel, state->table, clauses, supplied);
-	for (i = 0; i < TD_N_INPUTS; i++)
+	(void) tdpg_match_clauses(root, rel, state->table, clauses, supplied);
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 	{
 		if (state->joins[i] != NIL && !supplied[i])
 			return false;
 	}
-	return supplies_request(supplied);
+	return tdpg_supplies_request(state->table, supplied);
 }
 
 static void
@@ -485,13 +303,20 @@ add_decision_path(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *state,
 				  Relids required_outer)
 {
 	ParamPathInfo *params = get_baserel_parampathinfo(root, rel, required_outer);
-	double rows = state->n_requests;
-	Cost cost = rows * (DECISION_OPERATORS * cpu_operator_cost + cpu_tuple_cost);
+	Cost request_cost = REQUEST_OPERATORS * cpu_operator_cost;
+	Cost row_cost = ROW_OPERATORS * cpu_operator_cost + cpu_tuple_cost;
+	List *pathkeys = NIL;
 
 	if (!parameters_are_complete(root, rel, state, params))
 		return;
-	add_path(rel, (Path *) tdpg_create_foreignscan_path(root, rel, rows, 0, 0.0, cost, NIL,
-														required_outer, list_make1_int(1)));
+	/* The order of a parameterised path is of no use to a join above it. */
+	if (!state->has_array && params == NULL)
+		pathkeys = tdpg_answer_pathkeys(root, rel, state->table);
+	add_path(rel, (Path *) tdpg_create_foreignscan_path(
+					  root, rel,
+					  clamp_row_est(state->n_requests * state->answered * state->kept), 0,
+					  request_cost, state->n_requests * (request_cost + state->answered * row_cost), pathkeys,
+					  required_outer, list_make1_int(1)));
 }
 
 /* Each way to choose one other side for every input column that a join supplies. */
@@ -502,7 +327,7 @@ add_parameterised_paths(PlannerInfo *root, RelOptInfo *rel, const TdPlanState *s
 	ListCell *lc;
 	int i;
 
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 	{
 		List *longer = NIL;
 		ListCell *choice;
@@ -536,56 +361,49 @@ void
 tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	TdPlanState *state = rel->fdw_private;
-	double distinct[TD_N_INPUTS] = {0};
 	bool joined = false;
 	int i;
 
-	collect_join_clauses(root, rel, state, distinct);
+	collect_join_clauses(root, rel, state);
 	check_limit_clauses(root, rel, state);
-	for (i = 0; i < TD_N_INPUTS; i++)
+	for (i = 0; i < state->table->kind->n_inputs; i++)
 		joined = joined || state->joins[i] != NIL;
 
 	if (!joined)
 		add_decision_path(root, rel, state, rel->lateral_relids);
 	else
 	{
-		/*
-		 * The planner multiplies rows with 1/ndistinct of the other side for each join clause;
-		 * with as many rows as there are combinations, one per outer row remains.
-		 */
-		for (i = 0; i < TD_N_INPUTS; i++)
-			rel->tuples *= Max(distinct[i], 1.0);
-		rel->rows = clamp_row_est(rel->tuples);
+		estimate_rows(rel, state);
 		add_parameterised_paths(root, rel, state);
 	}
 
 	/* A join that cannot be parameterised needs some plan; this one says why it cannot be run. */
 	if (joined || rel->pathlist == NIL)
 		add_path(rel, (Path *) tdpg_create_foreignscan_path(
-						  root, rel, rel->rows, 1, FAILING_COST, FAILING_COST, NIL,
+						  root, rel, rel->rows, FAILING_NODES, FAILING_COST, FAILING_COST, NIL,
 						  rel->lateral_relids, list_make1_int(0)));
 }
 
-/* Whether the query reads a column, by its role. */
-static bool
-reads_output(RelOptInfo *rel, const TdTable *table, List *clauses, int output)
+/* The outputs that the query reads, as an int list. */
+static List *
+outputs_read(RelOptInfo *rel, const TdTable *table, List *clauses)
 {
 	Bitmapset *attributes = NULL;
-	int member = -1;
+	List *outputs = NIL;
+	bool whole_row;
+	int i;
 
 	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &attributes);
 	pull_varattnos((Node *) clauses, rel->relid, &attributes);
-	while ((member = bms_next_member(attributes, member)) >= 0)
+	whole_row = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, attributes);
+	for (i = 0; i < table->n_columns; i++)
 	{
-		int attno = member + FirstLowInvalidHeapAttributeNumber;
-
-		if (attno == 0)
-			return true;
-		if (attno > 0 && table->columns[attno - 1].role == TD_COLUMN_OUTPUT &&
-			table->columns[attno - 1].which == output)
-			return true;
+		if (table->columns[i].role == TD_COLUMN_OUTPUT &&
+			(whole_row ||
+			 bms_is_member(i + 1 - FirstLowInvalidHeapAttributeNumber, attributes)))
+			outputs = lappend_int(outputs, table->columns[i].which);
 	}
-	return false;
+	return outputs;
 }
 
 ForeignScan *
@@ -593,7 +411,7 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 				 List *scan_clauses, Plan *outer_plan)
 {
 	TdPlanState *state = rel->fdw_private;
-	bool supplied[TD_N_INPUTS];
+	bool supplied[TD_MAX_INPUTS];
 	TdClause *matches;
 	bool can_run = linitial_int(best_path->fdw_private) != 0;
 	List *clauses = extract_actual_clauses(scan_clauses, false);
@@ -603,20 +421,24 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 	List *inputs = NIL;
 	List *no_limit = NIL;
 	int array = -1;
+	bool is_equality;
 	ListCell *lc;
 
-	matches = match_clauses(root, rel, state->table, clauses, supplied);
+	matches = tdpg_match_clauses(root, rel, state->table, clauses, supplied);
 	foreach (lc, clauses)
 	{
 		Expr *clause = lfirst(lc);
 		TdClause match = matches[foreach_current_index(lc)];
 
-		if (!can_run || !is_supply(&match))
+		if (!can_run || !tdpg_clause_supplies(&match))
 		{
 			local = lappend(local, clause);
 			continue;
 		}
-		recheck = lappend(recheck, clause);
+		if (match.says_more)
+			local = lappend(local, clause);
+		else
+			recheck = lappend(recheck, clause);
 		if (match.kind == TD_CLAUSE_NULL)
 		{
 			no_limit = lappend_int(no_limit, match.input);
@@ -628,12 +450,21 @@ tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *bes
 		inputs = lappend_int(inputs, match.input);
 	}
 
-	return make_foreignscan(
-		tlist, local, rel->relid, exprs,
-		list_make5(inputs, no_limit, list_make1_int(array),
-				   list_make1_int(can_run ? 1 : 0),
-				   list_make1_int(reads_output(rel, state->table, local, TD_OUT_REASONING) ? 1 : 0)),
-		NIL, recheck, outer_plan);
+	foreach (lc, local)
+	{
+		Expr *bound = tdpg_rank_bound(root, rel, state->table, lfirst(lc), &is_equality);
+
+		if (bound == NULL)
+			continue;
+		exprs = lappend(exprs, bound);
+		inputs = lappend_int(inputs, TD_RANK_BOUND);
+	}
+
+	return make_foreignscan(tlist, local, rel->relid, exprs,
+							list_make5(inputs, no_limit, list_make1_int(array),
+									   list_make1_int(can_run ? 1 : 0),
+									   outputs_read(rel, state->table, local)),
+							NIL, recheck, outer_plan);
 }
 
 bool

@@ -1,221 +1,134 @@
 /*
- * td_fdw_scan.c - running a foreign scan: inputs in, decisions out.
+ * td_fdw_scan.c - running a foreign scan: inputs in, rows out.
  *
- * In: the plan's expressions.  Out: one row for each request that some agent can take.  Called by
- * the executor.
+ * In: the plan's expressions.  Out: the rows that the table's kind answers for each request.  Called
+ * by the executor.
  *
- * What one request needs is allocated in the executor's per-tuple context, which it resets before
- * the next; an array of requests lives in a context of its own until the rescan.
+ * What a row needs is allocated in the executor's per-tuple context, which it resets before the next;
+ * what the rows of a request share, until the next request; inputs, and an array of requests, until
+ * the rescan.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "commands/explain.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "td_activity.h"
 #include "td_compat.h"
 #include "td_fdw.h"
-
-/* For ForeignScanState.fdw_state. */
-typedef struct TdScanState
-{
-	TdTable *table;
-	TdRouter *router;
-	List *exprs;	/* ExprState, in the order of fdw_exprs */
-	List *inputs;	/* their TdInput */
-	List *no_limit; /* inputs set to NULL */
-	int array;		/* which expression is an array of requests, or -1 */
-	bool has_request;
-	bool with_reasoning;
-
-	bool started;		   /* the inputs of this (re)scan are evaluated */
-	TdInputs values;	   /* of this rescan */
-	MemoryContext context; /* of the array, reset at rescan */
-	Datum *requests;	   /* its distinct elements */
-	int n_requests;
-	int next;
-} TdScanState;
 
 void
 tdBeginForeignScan(ForeignScanState *node, int eflags)
 {
 	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
 	TdScanState *state = palloc0(sizeof(TdScanState));
+	MemoryContext context = node->ss.ps.state->es_query_cxt;
+	ListCell *lc;
 
 	node->fdw_state = state;
+	state->table = tdpg_fdw_table(RelationGetRelid(node->ss.ss_currentRelation));
 	state->inputs = list_nth(plan->fdw_private, TD_PRIVATE_INPUTS);
 	state->no_limit = list_nth(plan->fdw_private, TD_PRIVATE_NO_LIMIT);
 	state->array = linitial_int(list_nth(plan->fdw_private, TD_PRIVATE_ARRAY));
 	state->has_request = linitial_int(list_nth(plan->fdw_private, TD_PRIVATE_HAS_REQUEST)) != 0;
-	state->with_reasoning =
-		linitial_int(list_nth(plan->fdw_private, TD_PRIVATE_WITH_REASONING)) != 0;
+	foreach (lc, (List *) list_nth(plan->fdw_private, TD_PRIVATE_OUTPUTS))
+		state->wanted[lfirst_int(lc)] = true;
 	/* EXPLAIN embeds nothing and reads no registry. */
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || !state->has_request)
 		return;
 
-	state->table = tdpg_fdw_table(RelationGetRelid(node->ss.ss_currentRelation));
 	state->exprs = ExecInitExprList(plan->fdw_exprs, (PlanState *) node);
-	/* Pinned here, so that a cursor sees one registry from its first row to its last. */
-	state->router = tdpg_router_create(node->ss.ps.state->es_query_cxt);
-	state->context = AllocSetContextCreate(node->ss.ps.state->es_query_cxt,
-										   "tinydancer array of requests", ALLOCSET_SMALL_SIZES);
-}
-
-/* Two texts by bytes, then by position, so that the first of equal ones comes first. */
-typedef struct TdElement
-{
-	Datum value;
-	int position;
-} TdElement;
-
-static int
-element_compare(const void *a, const void *b)
-{
-	const TdElement *x = a;
-	const TdElement *y = b;
-	text *s = (text *) DatumGetPointer(x->value);
-	text *t = (text *) DatumGetPointer(y->value);
-	size_t s_len = VARSIZE_ANY_EXHDR(s);
-	size_t t_len = VARSIZE_ANY_EXHDR(t);
-	int order = memcmp(VARDATA_ANY(s), VARDATA_ANY(t), Min(s_len, t_len));
-
-	if (order != 0)
-		return order;
-	if (s_len != t_len)
-		return s_len < t_len ? -1 : 1;
-	return 0;
-}
-
-static int
-element_order(const void *a, const void *b)
-{
-	int order = element_compare(a, b);
-	int x = ((const TdElement *) a)->position;
-	int y = ((const TdElement *) b)->position;
-
-	return order != 0 ? order : x < y ? -1 : x > y ? 1 : 0;
-}
-
-static int
-position_order(const void *a, const void *b)
-{
-	int x = ((const TdElement *) a)->position;
-	int y = ((const TdElement *) b)->position;
-
-	return x < y ? -1 : x > y ? 1 : 0;
-}
-
-/* The distinct elements of an array of requests, in the array's order, NULLs left out. */
-static void
-spread_array(TdScanState *state, Datum array)
-{
-	MemoryContext before = MemoryContextSwitchTo(state->context);
-	ArrayType *copy = DatumGetArrayTypePCopy(array);
-	Datum *elements;
-	bool *nulls;
-	TdElement *distinct;
-	int n;
-	int kept = 0;
-	int unique = 0;
-	int i;
-
-	deconstruct_array(copy, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
-	distinct = palloc(sizeof(TdElement) * Max(n, 1));
-	for (i = 0; i < n; i++)
-	{
-		if (nulls[i])
-			continue;
-		distinct[kept].value = elements[i];
-		distinct[kept].position = i;
-		kept++;
-	}
-	qsort(distinct, kept, sizeof(TdElement), element_order);
-	for (i = 0; i < kept; i++)
-	{
-		if (i == 0 || element_compare(&distinct[i], &distinct[unique - 1]) != 0)
-			distinct[unique++] = distinct[i];
-	}
-	qsort(distinct, unique, sizeof(TdElement), position_order);
-	state->requests = palloc(sizeof(Datum) * Max(unique, 1));
-	for (i = 0; i < unique; i++)
-		state->requests[i] = distinct[i].value;
-	state->n_requests = unique;
-	MemoryContextSwitchTo(before);
+	/* Begun here, so that a cursor sees one registry from its first row to its last. */
+	state->answers = state->table->kind->begin(context, state->wanted);
+	state->rescan_context = AllocSetContextCreate(context, "tinydancer inputs of a scan",
+												  ALLOCSET_SMALL_SIZES);
+	state->request_context = AllocSetContextCreate(context, "tinydancer request",
+												   ALLOCSET_SMALL_SIZES);
 }
 
 /* Detoasted once, since the echo may be compared and the kernel reads it too. */
 static Datum
-detoast(int input, Datum value)
+detoast(const TdColumnKind *input, Datum value)
 {
-	Oid type = tdpg_input_type(input);
-
-	if (type == FLOAT8OID)
-		return value;
-	return PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
+	if (input->type == TEXTOID || input->type == TEXTARRAYOID || input->type == FLOAT4ARRAYOID)
+		return PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
+	return value;
 }
 
 /*
- * Evaluate the inputs.  False when one of them is NULL: "= NULL" is true of no row.
- * Results are in the current context, the array in state->context.
+ * Evaluate the inputs, in the rescan's context.  False when one of them is NULL: "= NULL" is true of
+ * no row.
  */
 static bool
 evaluate_inputs(ForeignScanState *node, TdScanState *state)
 {
 	ExprContext *econtext = node->ss.ps.ps_ExprContext;
+	MemoryContext before = MemoryContextSwitchTo(state->rescan_context);
+	bool known = true;
+	int position = 0;
 	ListCell *expr;
 	ListCell *input;
 	ListCell *lc;
-	int position = 0;
 
+	MemoryContextReset(state->rescan_context);
+	tdpg_activity.inputs_evaluated++;
 	state->values = state->table->defaults;
 	foreach (lc, state->no_limit)
 		state->values.values[lfirst_int(lc)].isnull = true;
 	state->n_requests = 1;
+	state->most_rows = PG_INT64_MAX;
 	forboth (expr, state->exprs, input, state->inputs)
 	{
 		int which = lfirst_int(input);
 		bool isnull;
 		Datum value = ExecEvalExpr((ExprState *) lfirst(expr), econtext, &isnull);
 
-		if (isnull)
-			return false;
-		if (position++ == state->array)
+		known = known && !isnull;
+		if (!known)
+			break;
+		if (which == TD_RANK_BOUND)
+			state->most_rows = Min(state->most_rows, DatumGetInt64(value));
+		else if (position == state->array)
+			state->requests = tdpg_distinct_texts(value, &state->n_requests);
+		else
 		{
-			spread_array(state, value);
-			continue;
+			state->values.values[which].isnull = false;
+			state->values.values[which].value = detoast(&state->table->kind->inputs[which], value);
 		}
-		state->values.values[which].isnull = false;
-		state->values.values[which].value = detoast(which, value);
+		position++;
 	}
-	return true;
+	MemoryContextSwitchTo(before);
+	return known;
 }
 
-/* Route one request into the slot; leaves the slot empty when no agent passes the limits. */
 static void
-store_decision(TdScanState *state, TupleTableSlot *slot)
+ask(TdScanState *state)
 {
-	TdRouter *router = state->router;
-	Datum outputs[TD_N_OUTPUTS];
-	bool nulls[TD_N_OUTPUTS];
-	uint32 best;
+	MemoryContext before = MemoryContextSwitchTo(state->request_context);
+
+	MemoryContextReset(state->request_context);
+	state->table->kind->ask(state->answers, &state->values);
+	state->n_rows = 0;
+	MemoryContextSwitchTo(before);
+}
+
+/* The next row of the request into the slot; false, and the slot is empty, after the last one. */
+static bool
+store_row(TdScanState *state, TupleTableSlot *slot)
+{
+	Datum outputs[TD_MAX_OUTPUTS];
+	bool nulls[TD_MAX_OUTPUTS];
 	int i;
 
 	ExecClearTuple(slot);
-	if (!tdpg_router_score(router, &state->values))
-		return;
-	best = td_score_best(router->candidates, router->registry->view.n_agents,
-						 &router->n_eligible);
-	if (best == TD_NONE)
-		return;
-	tdpg_router_outputs(router, &router->candidates[best], 1, state->with_reasoning, outputs,
-						nulls);
+	/* Row n has rank n, or none. */
+	if (state->n_rows >= state->most_rows ||
+		!state->table->kind->next(state->answers, outputs, nulls))
+		return false;
+	state->n_rows++;
 	for (i = 0; i < state->table->n_columns; i++)
 	{
 		const TdColumn *column = &state->table->columns[i];
@@ -237,6 +150,7 @@ store_decision(TdScanState *state, TupleTableSlot *slot)
 		}
 	}
 	ExecStoreVirtualTuple(slot);
+	return true;
 }
 
 TupleTableSlot *
@@ -256,26 +170,31 @@ tdIterateForeignScan(ForeignScanState *node)
 						 "pass requests to it: use an inner or LEFT JOIN from the table of "
 						 "requests.")));
 
-	ExecClearTuple(slot);
 	if (!state->started)
 	{
 		state->started = true;
+		state->answering = false;
 		state->next = 0;
 		if (!evaluate_inputs(node, state))
 			state->n_requests = 0;
 	}
-	while (TupIsNull(slot) && state->next < state->n_requests)
+	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (state->answering && store_row(state, slot))
+			return slot;
+		state->answering = false;
+		if (state->next == state->n_requests)
+			return ExecClearTuple(slot);
 		if (state->array >= 0)
 		{
-			state->values.values[TD_IN_REQUEST].isnull = false;
-			state->values.values[TD_IN_REQUEST].value = state->requests[state->next];
+			state->values.values[TD_REQUEST].isnull = false;
+			state->values.values[TD_REQUEST].value = state->requests[state->next];
 		}
 		state->next++;
-		store_decision(state, slot);
+		ask(state);
+		state->answering = true;
 	}
-	return slot;
 }
 
 void
@@ -284,8 +203,6 @@ tdReScanForeignScan(ForeignScanState *node)
 	TdScanState *state = node->fdw_state;
 
 	state->started = false;
-	if (state->context != NULL)
-		MemoryContextReset(state->context);
 }
 
 void
@@ -294,53 +211,99 @@ tdEndForeignScan(ForeignScanState *node)
 	/* Everything, the pin on the registry included, goes with the query's context. */
 }
 
+/* ---------------------------------------------------------------- waiting for another session */
+
+/* A text that a row has in a column of the table, or NULL. */
+static text *
+text_of(const TdTable *table, TupleTableSlot *slot, TdColumnRole role, int which)
+{
+	int i;
+
+	for (i = 0; i < table->n_columns; i++)
+	{
+		bool isnull;
+		Datum value;
+
+		if (table->columns[i].role != role || table->columns[i].which != which)
+			continue;
+		value = slot_getattr(slot, i + 1, &isnull);
+		return isnull ? NULL : DatumGetTextPCopy(value);
+	}
+	return NULL;
+}
+
+static bool
+same_text(text *a, text *b)
+{
+	return a != NULL && b != NULL && VARSIZE(a) == VARSIZE(b) &&
+		   memcmp(VARDATA(a), VARDATA(b), VARSIZE(a) - VARHDRSZ) == 0;
+}
+
+/* Of an array of requests, the one that a row has answered; false when it is an element no more. */
+static bool
+keep_request(TdScanState *state, text *request)
+{
+	int i;
+
+	for (i = 0; i < state->n_requests; i++)
+	{
+		if (!same_text(request, DatumGetTextPCopy(state->requests[i])))
+			continue;
+		state->values.values[TD_REQUEST].isnull = false;
+		state->values.values[TD_REQUEST].value = state->requests[i];
+		return true;
+	}
+	return false;
+}
+
 /*
- * A row of the query was changed by another session while this one waited for it: decide again,
- * from the inputs as they are now, so that UPDATE ... FROM stores the decision of the new text.
+ * A row of the query was changed by another session while this one waited for it: answer again, from
+ * the inputs as they are now, so that UPDATE ... FROM stores the decision of the new text.  Where the
+ * query's filter leaves one row of the new answer, that is the row; else it is the one with the key
+ * that the row had.
  */
 bool
 tdRecheckForeignScan(ForeignScanState *node, TupleTableSlot *slot)
 {
 	TdScanState *state = node->fdw_state;
-
-	/* With an array the row's own request is an element or it is not: the clause itself tells. */
-	if (!state->has_request || state->array >= 0)
-		return true;
-	if (!evaluate_inputs(node, state))
-		return false;
-	store_decision(state, slot);
-	return !TupIsNull(slot);
-}
-
-void
-tdExplainForeignScan(ForeignScanState *node, ExplainState *es)
-{
-	TdScanState *state = node->fdw_state;
-	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
-	ListCell *lc;
-	ListCell *input;
+	ExprContext *econtext = node->ss.ps.ps_ExprContext;
+	const TdTable *table = state->table;
+	text *key;
+	text *request;
+	HeapTuple chosen = NULL;
+	bool by_key = false;
+	int n_passed = 0;
 
 	if (!state->has_request)
+		return true;
+	/* MERGE stores the row that it had, whatever we put into the slot: it matches or it does not. */
+	if (node->ss.ps.state->es_plannedstmt->commandType == CMD_MERGE)
+		return true;
+	key = text_of(table, slot, TD_COLUMN_OUTPUT, table->kind->key);
+	request = text_of(table, slot, TD_COLUMN_INPUT, TD_REQUEST);
+	if (!evaluate_inputs(node, state))
+		return false;
+	if (state->array >= 0 && !keep_request(state, request))
+		return false;
+	ask(state);
+	econtext->ecxt_scantuple = slot;
+	while (store_row(state, slot))
 	{
-		ExplainPropertyText("Request", "none: fails when it is run", es);
-		return;
+		CHECK_FOR_INTERRUPTS();
+		if (!ExecQual(node->ss.ps.qual, econtext))
+			continue;
+		n_passed++;
+		if (same_text(key, text_of(table, slot, TD_COLUMN_OUTPUT, table->kind->key)))
+			by_key = true;
+		else if (chosen != NULL)
+			continue;
+		chosen = ExecCopySlotHeapTuple(slot);
+		if (by_key)
+			break;
 	}
-	if (es->verbose)
-	{
-		List *names = NIL;
-
-		forboth (lc, plan->fdw_exprs, input, state->inputs)
-			names = lappend(names, (void *) tdpg_input_name(lfirst_int(input)));
-		foreach (lc, state->no_limit)
-			names = lappend(names, psprintf("%s (none)", tdpg_input_name(lfirst_int(lc))));
-		ExplainPropertyList("Inputs", names, es);
-	}
-	if (es->analyze && state->router != NULL)
-	{
-		ExplainPropertyInteger("Requests Routed", NULL, (int64) state->router->n_requests, es);
-		ExplainPropertyInteger("Agents Scored", NULL,
-							   (int64) (state->router->n_requests *
-										state->router->registry->view.n_agents),
-							   es);
-	}
+	ExecClearTuple(slot);
+	if (!by_key && n_passed != 1)
+		return false;
+	ExecForceStoreHeapTuple(chosen, slot, false);
+	return true;
 }

@@ -1,9 +1,9 @@
 /*
  * td_match.c - which semantic routes a request matches, here and now.
  *
- * In: datums.  Out: route numbers and datums.  Called by td_sql_semantic.c.  Texts and scores are the
- * kernel's; this file adds the conditions that only the server knows: the time, the user's tier, and
- * how often a route was taken in the last minute.
+ * In: datums.  Out: route numbers and datums.  Called by td_sql_semantic.c and td_fdw_matches.c.  Texts
+ * and scores are the kernel's; this file adds the conditions that only the server knows: the time, the
+ * user's tier, and how often a route was taken in the last minute.
  */
 #include "postgres.h"
 
@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "access/table.h"
+#include "td_activity.h"
 #include "td_compat.h"
 #include "td_error.h"
 #include "td_lent.h"
@@ -74,6 +75,13 @@ time_of(const NullableDatum *input)
 						errdetail("The value is %s.", at > 0 ? "infinity" : "-infinity"),
 						errhint("Pass NULL for now.")));
 	return at;
+}
+
+void
+tdpg_matcher_check(const NullableDatum *inputs)
+{
+	(void) top_k_of(&inputs[TD_MATCH_TOP_K]);
+	(void) time_of(&inputs[TD_MATCH_AT]);
 }
 
 /* Microseconds after midnight in the session's time zone. */
@@ -305,6 +313,7 @@ tdpg_matcher_match(TdMatcher *matcher, const NullableDatum *inputs)
 							 matcher->score_scratch_size);
 	if (status != TD_OK)
 		tdpg_error(status);
+	tdpg_activity.requests_matched++;
 	k = Min(k, set->view.n_routes);
 	if (!set->has_conditions)
 		return select_best(matcher, k);

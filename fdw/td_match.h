@@ -50,6 +50,9 @@ typedef struct TdMatcher
 /* A matcher that lives in the memory context, pin included. */
 extern TdMatcher *tdpg_matcher_create(MemoryContext context);
 
+/* Raise the errors about the inputs that no route needs to be read for. */
+extern void tdpg_matcher_check(const NullableDatum *inputs);
+
 /*
  * The number of routes that match, whose numbers are in matcher->index, best first; 0 also when there
  * is neither query nor embedding.  Raises errors about the inputs.

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "td_compat.h"
+#include "td_fdw.h"
 #include "td_guc.h"
 #include "td_model_cache.h"
 #include "td_registry.h"
@@ -21,4 +22,5 @@ _PG_init(void)
 	tdpg_guc_init();
 	tdpg_model_cache_init();
 	tdpg_registry_init();
+	tdpg_fdw_stats_init();
 }

@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "td_error.h"
+#include "td_guc.h"
 #include "td_registry.h"
 #include "td_registry_build.h"
 #include "td_registry_read.h"
@@ -144,6 +145,18 @@ tdpg_route_snapshot(void)
 	return choose_snapshot();
 }
 
+void
+tdpg_registry_generations(uint64 *registry, uint64 *routes)
+{
+	Oid namespace = get_namespace_oid("tinydancer", false);
+
+	AcceptInvalidationMessages();
+	epoch_relid = get_relname_relid("epoch", namespace);
+	route_epoch_relid = get_relname_relid("route_epoch", namespace);
+	*registry = generation;
+	*routes = route_generation;
+}
+
 static void
 rebuild(void)
 {
@@ -192,6 +205,7 @@ tdpg_registry_acquire(MemoryContext owner)
 	if (!is_valid())
 		rebuild();
 	pin(owner);
+	current->view.level = tdpg_kernel_level();
 	return current;
 }
 

@@ -54,6 +54,12 @@ extern void tdpg_registry_init(void);
 extern TdRegistry *tdpg_registry_acquire(MemoryContext owner);
 
 /*
+ * How often the registry and the routes have changed for this backend.  From the first call on only their
+ * own changes count, also in a backend that has read neither.
+ */
+extern void tdpg_registry_generations(uint64 *registry, uint64 *routes);
+
+/*
  * The active encoder, pinned until owner is reset or deleted.  Cheaper than a snapshot when the
  * registry has changed: a thousand registrations must not read the registry a thousand times.
  */

@@ -12,6 +12,7 @@
 
 #include "td_compat.h"
 #include "td_embedder.h"
+#include "td_lent.h"
 #include "td_registry_build.h"
 #include "td_registry_read.h"
 
@@ -160,7 +161,7 @@ static void
 pack_phrases(TdRegistry *registry, const PhraseList *list, const td_encoder *encoder)
 {
 	size_t dim = registry->view.dim;
-	int8_t *rows = MemoryContextAllocHuge(registry->context, Max(list->n * dim, 1));
+	int8_t *rows = tdpg_lent(registry->context, list->n * dim);
 	float *scales = MemoryContextAllocHuge(registry->context, sizeof(float) * Max(list->n, 1));
 	float *vectors = palloc(sizeof(float) * dim * TD_EMBED_MAX_TEXTS);
 	TdEmbedder *embedder = tdpg_embedder_create(CurrentMemoryContext);

@@ -1,7 +1,7 @@
 /*
  * td_route.c - SQL inputs become a kernel request, the kernel's candidate becomes SQL outputs.
  *
- * In: datums.  Out: datums.  Called by td_sql_route.c and td_fdw_scan.c.  Buffers are made once per
+ * In: datums.  Out: datums.  Called by td_sql_route.c and the foreign tables.  Buffers are made once per
  * statement, so a join over a million requests allocates nothing that grows.
  */
 #include "postgres.h"
@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "td_activity.h"
 #include "td_compat.h"
 #include "td_error.h"
 #include "td_guc.h"
@@ -76,6 +77,31 @@ floor_limit(const TdInputs *inputs, TdInput which, const char *what)
 						errdetail("The value is %g.", value),
 						errhint("Pass NULL or '-Infinity' for no limit.")));
 	return value;
+}
+
+static void
+set_limits(td_request *request, const TdInputs *inputs)
+{
+	request->max_cost = ceiling(inputs, TD_IN_MAX_COST, "max_cost", false);
+	request->max_latency_ms = ceiling(inputs, TD_IN_MAX_LATENCY_MS, "max_latency_ms", false);
+	/* An overspent budget is a fact, not a mistake. */
+	request->budget_remaining =
+		ceiling(inputs, TD_IN_BUDGET_REMAINING, "budget_remaining", true);
+	request->min_quality = floor_limit(inputs, TD_IN_MIN_QUALITY, "min_quality");
+	request->min_expected_quality =
+		floor_limit(inputs, TD_IN_MIN_EXPECTED_QUALITY, "min_expected_quality");
+}
+
+void
+tdpg_check_limits(const TdInputs *inputs)
+{
+	td_request request;
+	int n;
+
+	set_limits(&request, inputs);
+	if (has(inputs, TD_IN_REQUIRED_CAPABILITIES))
+		(void) tdpg_text_array(inputs->values[TD_IN_REQUIRED_CAPABILITIES].value,
+							   "required_capabilities", &n);
 }
 
 static void
@@ -202,14 +228,7 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 	policy.cost_scale = tdpg_cost_scale;
 	policy.latency_scale = tdpg_latency_scale;
 
-	request->max_cost = ceiling(inputs, TD_IN_MAX_COST, "max_cost", false);
-	request->max_latency_ms = ceiling(inputs, TD_IN_MAX_LATENCY_MS, "max_latency_ms", false);
-	/* An overspent budget is a fact, not a mistake. */
-	request->budget_remaining =
-		ceiling(inputs, TD_IN_BUDGET_REMAINING, "budget_remaining", true);
-	request->min_quality = floor_limit(inputs, TD_IN_MIN_QUALITY, "min_quality");
-	request->min_expected_quality =
-		floor_limit(inputs, TD_IN_MIN_EXPECTED_QUALITY, "min_expected_quality");
+	set_limits(request, inputs);
 	request->has_pool = has(inputs, TD_IN_POOL);
 	if (request->has_pool)
 		request->pool =
@@ -223,7 +242,7 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 							 router->score_scratch_size);
 	if (status != TD_OK)
 		tdpg_error(status);
-	router->n_requests++;
+	tdpg_activity.requests_routed++;
 	return true;
 }
 
@@ -294,4 +313,40 @@ tdpg_closest_phrase(const TdRouter *router, const td_candidate *candidate, bool 
 		return (Datum) 0;
 	phrase = router->registry->phrases[candidate->phrase];
 	return tdpg_text_datum(phrase.data, phrase.len);
+}
+
+void
+tdpg_router_explained(const TdRouter *router, const td_candidate *candidate, uint32 rank,
+					  const bool *wanted, Datum *values, bool *nulls)
+{
+	Datum outputs[TD_N_OUTPUTS];
+	bool output_nulls[TD_N_OUTPUTS];
+
+	tdpg_router_outputs(router, candidate, rank, wanted[TD_EX_REASONING], outputs, output_nulls);
+	memset(nulls, 0, sizeof(bool) * TD_N_EXPLAINED);
+	values[TD_EX_AGENT_NAME] = outputs[TD_OUT_AGENT_NAME];
+	values[TD_EX_RANK] = Int32GetDatum((int32) rank);
+	nulls[TD_EX_RANK] = rank == 0;
+	values[TD_EX_ELIGIBLE] = BoolGetDatum(candidate->rejected_by == 0);
+	nulls[TD_EX_REJECTED_BY] = candidate->rejected_by == 0 || !wanted[TD_EX_REJECTED_BY];
+	values[TD_EX_REJECTED_BY] = nulls[TD_EX_REJECTED_BY]
+									? (Datum) 0
+									: CStringGetTextDatum(tdpg_rejected_by(candidate));
+	values[TD_EX_SCORE] = Float8GetDatum(candidate->score);
+	values[TD_EX_SIMILARITY] = outputs[TD_OUT_SIMILARITY];
+	nulls[TD_EX_CLOSEST_PHRASE] = true;
+	if (wanted[TD_EX_CLOSEST_PHRASE])
+		values[TD_EX_CLOSEST_PHRASE] =
+			tdpg_closest_phrase(router, candidate, &nulls[TD_EX_CLOSEST_PHRASE]);
+	values[TD_EX_FIT] = Float8GetDatum(candidate->fit);
+	values[TD_EX_QUALITY] = Float8GetDatum(candidate->quality);
+	values[TD_EX_EXPECTED_QUALITY] = Float8GetDatum(candidate->expected_quality);
+	values[TD_EX_ESTIMATED_COST] = outputs[TD_OUT_ESTIMATED_COST];
+	nulls[TD_EX_ESTIMATED_COST] = output_nulls[TD_OUT_ESTIMATED_COST];
+	values[TD_EX_COST_UTILITY] = Float8GetDatum(candidate->cost_utility);
+	values[TD_EX_ESTIMATED_LATENCY_MS] = outputs[TD_OUT_ESTIMATED_LATENCY_MS];
+	nulls[TD_EX_ESTIMATED_LATENCY_MS] = output_nulls[TD_OUT_ESTIMATED_LATENCY_MS];
+	values[TD_EX_LATENCY_UTILITY] = Float8GetDatum(candidate->latency_utility);
+	nulls[TD_EX_REASONING] = output_nulls[TD_OUT_REASONING];
+	values[TD_EX_REASONING] = outputs[TD_OUT_REASONING];
 }

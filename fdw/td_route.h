@@ -46,6 +46,27 @@ typedef enum TdOutput
 	TD_N_OUTPUTS
 } TdOutput;
 
+/* The columns of ruvector_explain_route(), in their order. */
+typedef enum TdExplained
+{
+	TD_EX_AGENT_NAME,
+	TD_EX_RANK,
+	TD_EX_ELIGIBLE,
+	TD_EX_REJECTED_BY,
+	TD_EX_SCORE,
+	TD_EX_SIMILARITY,
+	TD_EX_CLOSEST_PHRASE,
+	TD_EX_FIT,
+	TD_EX_QUALITY,
+	TD_EX_EXPECTED_QUALITY,
+	TD_EX_ESTIMATED_COST,
+	TD_EX_COST_UTILITY,
+	TD_EX_ESTIMATED_LATENCY_MS,
+	TD_EX_LATENCY_UTILITY,
+	TD_EX_REASONING,
+	TD_N_EXPLAINED
+} TdExplained;
+
 /* One statement's router: a pinned registry, buffers, and the last request that was scored. */
 typedef struct TdRouter
 {
@@ -60,11 +81,13 @@ typedef struct TdRouter
 	td_embed_info info;
 	bool has_info; /* a text was embedded */
 	uint32 n_eligible;
-	uint64 n_requests; /* scored so far */
 } TdRouter;
 
 /* A router that lives in the memory context, registry pin included. */
 extern TdRouter *tdpg_router_create(MemoryContext context);
+
+/* Raise the errors about limits that no registry needs to be read for. */
+extern void tdpg_check_limits(const TdInputs *inputs);
 
 /*
  * Score every agent.  False when there is nothing to route: neither request nor embedding.
@@ -81,6 +104,13 @@ extern bool tdpg_router_embed(TdRouter *router, TdText text, float *out);
 /* The columns of a candidate of the last request; rank is 0 for a rejected one. */
 extern void tdpg_router_outputs(const TdRouter *router, const td_candidate *candidate, uint32 rank,
 								bool with_reasoning, Datum *values, bool *nulls);
+
+/*
+ * The columns of ruvector_explain_route() for a candidate of the last request; texts that are not
+ * wanted[TD_N_EXPLAINED] are NULL.
+ */
+extern void tdpg_router_explained(const TdRouter *router, const td_candidate *candidate,
+								  uint32 rank, const bool *wanted, Datum *values, bool *nulls);
 
 /* The names of the limits that reject a candidate, separated by ", ". */
 extern char *tdpg_rejected_by(const td_candidate *candidate);

@@ -16,7 +16,8 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport SIZE_MAX, int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport getenv
+from libc.string cimport memcpy, memset, strlen
 
 cimport td
 
@@ -39,6 +40,7 @@ __all__ = [
     "LIMIT_NAMES",
     "MAX_DIM",
     "MAX_NEEDS",
+    "MAX_PIECES",
     "MAX_TEAM",
     "NEAR_TIE",
     "NONE",
@@ -47,9 +49,11 @@ __all__ = [
     "ROUTE_REPORT_DTYPE",
     "SCORER_NAMES",
     "STRATEGIES",
+    "TASKS",
     "Encoder",
     "FastGRNN",
     "File",
+    "Model",
     "Registry",
     "Plan",
     "Routes",
@@ -62,6 +66,7 @@ __all__ = [
     "exp",
     "fold",
     "hash64",
+    "matvec",
     "norm",
     "normalise",
     "quantise",
@@ -71,6 +76,7 @@ __all__ = [
     "tanh",
     "team_parts",
     "topk_cosine",
+    "word_features",
 ]
 
 # No such capability, pool or phrase: TD_NONE of the header.
@@ -83,7 +89,6 @@ LEVELS = tuple(
     td.td_level_name(<td.td_level> i).decode("ascii") for i in range(td.TD_N_LEVELS)
 )
 BEST_LEVEL = LEVELS[<int> td.td_level_best()]
-LEVEL_VARIABLE = "TINYDANCER_KERNEL_LEVEL"
 
 # In the order of the bits of CANDIDATE_DTYPE's "rejected_by".
 LIMIT_NAMES = tuple(td.td_limit_name(i).decode("ascii") for i in range(td.TD_N_LIMITS))
@@ -129,6 +134,7 @@ CANDIDATE_DTYPE = np.dtype(
         ("rejected_by", "u4"),
         ("missing", "u4"),
         ("similarity", "f4"),
+        ("prediction", "u4"),
         ("fit", "f8"),
         ("quality", "f8"),
         ("expected_quality", "f8"),
@@ -213,6 +219,16 @@ cdef int _level(object name) except -1:
             f"The greatest that it can run is {BEST_LEVEL}.",
         )
     return number
+
+
+cdef int _chosen_level(object level) except -1:
+    """The number of a level that was asked for; None: what the environment says, or the best."""
+    # os.environ sets the variable of the process too, and reads it a hundred times slower.
+    cdef const char *named = getenv("TINYDANCER_KERNEL_LEVEL") if level is None else NULL
+
+    if level is None and (named == NULL or named[0] == 0):
+        return <int> td.td_level_best()
+    return _level(level if level is not None else named.decode("utf-8", "replace"))
 
 
 cdef object _wrong_array(str what, object given, str wanted):
@@ -461,6 +477,72 @@ def dot_i8(a, b):
     return result
 
 
+def matvec(matrix, x, scales=None, *, level=None):
+    """Return the product of a matrix and a vector.
+
+    Args:
+        matrix: (n, dim) float32, contiguous; with ``scales`` int8.
+        x: (dim,) float32; quantised as by ``quantise`` where the matrix is int8.
+        scales: (n,) float32, the scales of the int8 rows.
+        level: the instruction set to compute with, one of LEVELS; None means what the environment
+            variable TINYDANCER_KERNEL_LEVEL names, or the best. All give the same bits.
+
+    Returns:
+        (n,) float32.
+
+    Raises:
+        ShapeError: for other shapes or element types.
+        NonFiniteError: for a NaN or an infinity in ``x``.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
+    """
+    cdef const float[::1] vector = _floats(x, "x")
+    cdef const float[:, ::1] floats
+    cdef const int8_t[:, ::1] bytes_
+    cdef const float[::1] scale_view
+    cdef const float *x_at = _float_at(vector)
+    cdef size_t n_in = vector.shape[0]
+    cdef size_t n
+    cdef td.td_matrix view
+    cdef uint32_t weights = td.TD_WEIGHTS_F32 if scales is None else td.TD_WEIGHTS_I8
+    cdef uint32_t chosen = _chosen_level(level)
+    cdef float[::1] out
+    cdef float *y = NULL
+    cdef _Scratch scratch
+    cdef td.td_status status
+
+    memset(&view, 0, sizeof(td.td_matrix))
+    if scales is None:
+        floats = _float_rows(matrix, "matrix")
+        _same_length(floats.shape[1], n_in)
+        n = floats.shape[0]
+        if floats.size > 0:
+            view.f32 = &floats[0, 0]
+    else:
+        bytes_ = _int8_rows(matrix, "matrix")
+        scale_view = _floats(scales, "scales")
+        _same_length(bytes_.shape[1], n_in)
+        n = bytes_.shape[0]
+        if <size_t> scale_view.shape[0] != n:
+            raise errors.ShapeError(
+                f"different numbers of rows and scales {n} and {scale_view.shape[0]}"
+            )
+        if bytes_.size > 0:
+            view.i8 = &bytes_[0, 0]
+        view.scales = _float_at(scale_view)
+    result = np.empty(n, dtype=np.float32)
+    if n > 0:
+        out = result
+        y = &out[0]
+    scratch = _Scratch(td.td_matvec_scratch_size(n_in))
+    with nogil:
+        status = td.td_matvec(chosen, &view, weights, n, n_in, x_at, y, scratch.start, scratch.size)
+    if status == td.TD_ERR_SHAPE:
+        _raise(status, f"The vector has {n_in} dimensions, 1 to {MAX_I8} are possible.")
+    if status != td.TD_OK:
+        _raise(status, _first_nonfinite(vector))
+    return result
+
+
 def sigmoid(x):
     """Return ``1 / (1 + exp(-x))`` elementwise, within 3 units in the last place.
 
@@ -543,7 +625,7 @@ def exp(x):
     return result
 
 
-def topk_cosine(query, rows, scales, Py_ssize_t k):
+def topk_cosine(query, rows, scales, Py_ssize_t k, *, level=None):
     """Find the ``k`` rows nearest to a query by cosine.
 
     Args:
@@ -551,6 +633,7 @@ def topk_cosine(query, rows, scales, Py_ssize_t k):
         rows: (n, dim) int8, each the ``quantise`` of a unit vector.
         scales: (n,) float32, the scales of the rows.
         k: how many; fewer come back when there are fewer rows.
+        level: the instruction set to compute with, as for ``matvec``.
 
     Returns:
         Row numbers, (min(k, n),) uint32, greatest cosine first and equal ones by row number, and
@@ -559,7 +642,9 @@ def topk_cosine(query, rows, scales, Py_ssize_t k):
     Raises:
         ShapeError: for other shapes or element types, or a negative ``k``.
         NonFiniteError: for a NaN or an infinity in the query.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
     """
+    cdef uint32_t chosen = _chosen_level(level)
     cdef const float[::1] q = _floats(query, "query")
     cdef const int8_t[:, ::1] r = _int8_rows(rows)
     cdef const float[::1] s = _floats(scales, "scales")
@@ -593,8 +678,8 @@ def topk_cosine(query, rows, scales, Py_ssize_t k):
         rows_at = &r[0, 0]
     scratch = _Scratch(td.td_topk_scratch_size(dim))
     with nogil:
-        status = td.td_topk_cosine(query_at, rows_at, scales_at, n, dim, wanted, index_at, score_at,
-                                   &found, scratch.start, scratch.size)
+        status = td.td_topk_cosine(chosen, query_at, rows_at, scales_at, n, dim, wanted, index_at,
+                                   score_at, &found, scratch.start, scratch.size)
     if status == td.TD_ERR_SHAPE:
         _raise(status, f"The query has {dim} dimensions, 1 to {MAX_I8} are possible.")
     if status != td.TD_OK:
@@ -822,9 +907,7 @@ cdef class Encoder:
             status = td.td_encoder_open(content.start, content.size, &self.encoder)
         if status != td.TD_OK:
             content.refuse(status)
-        wanted = level if level is not None else os.environ.get(LEVEL_VARIABLE)
-        if wanted:
-            self.encoder.level = _level(wanted)
+        self.encoder.level = _chosen_level(level)
 
     @property
     def level(self):
@@ -1099,9 +1182,22 @@ cdef class Encoder:
 # ------------------------------------------------------------------ FastGRNN
 
 
+cdef object _aligned(object shape, object dtype):
+    """An empty array that starts at a multiple of 64, where a register is one cache line."""
+    room = np.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize + 63, dtype=np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start:room.size - 63 + start].view(dtype).reshape(shape)
+
+
+cdef object _aligned_copy(object array):
+    result = _aligned(array.shape, array.dtype)
+    result[...] = array
+    return result
+
+
 cdef object _weights(object array, str what, int n_dimensions):
     """A float32 copy of a parameter, checked."""
-    result = np.array(array, dtype=np.float32, order="C", copy=True)
+    result = _aligned_copy(np.asarray(array, dtype=np.float32))
     if result.ndim != n_dimensions:
         raise errors.ShapeError(
             f"{what} has the wrong number of dimensions",
@@ -1124,7 +1220,7 @@ cdef object _bind_matrix(td.td_matrix *matrix, object array, bint int8, list kee
         keep.append(array)
         matrix.f32 = &values[0, 0]
         return None
-    quantised = np.empty(array.shape, dtype=np.int8)
+    quantised = _aligned(array.shape, np.int8)
     row_scales = np.empty(array.shape[0], dtype=np.float32)
     rows = quantised
     scales = row_scales
@@ -1191,12 +1287,14 @@ cdef class FastGRNN:
         W_h: like W, for the candidate; None (with U_h None): W and U serve both (tied).
         U_h: like U, for the candidate.
         int8: keep the matrices as int8 with one scale per row; inputs are then quantised too.
+        level: the instruction set to compute with, as for ``matvec``.
 
     Parameters are copied as float32.
 
     Raises:
         ShapeError: if shapes or ranks contradict each other, or zeta or nu lies outside [0, 1].
         NonFiniteError: for a NaN or an infinity in a parameter.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
     """
 
     cdef td.td_fastgrnn cell
@@ -1213,6 +1311,7 @@ cdef class FastGRNN:
         W_h=None,
         U_h=None,
         bint int8=False,
+        level=None,
     ):
         cdef td.td_fastgrnn *cell = &self.cell
         cdef float[::1] gate_bias
@@ -1251,6 +1350,7 @@ cdef class FastGRNN:
         cell.rank_w = rank_w
         cell.rank_u = rank_u
         cell.tied = W_h is None
+        cell.level = _chosen_level(level)
         cell.weights = td.TD_WEIGHTS_I8 if int8 else td.TD_WEIGHTS_F32
         cell.b_z = &gate_bias[0]
         cell.b_h = &candidate_bias[0]
@@ -1288,6 +1388,11 @@ cdef class FastGRNN:
     def int8(self):
         """Whether the matrices are int8."""
         return self.cell.weights == td.TD_WEIGHTS_I8
+
+    @property
+    def level(self):
+        """The instruction set it computes with, one of LEVELS."""
+        return LEVELS[self.cell.level]
 
     def __repr__(self):
         return (
@@ -1469,10 +1574,12 @@ cdef class Registry:
         rows: (p, dim) int8, each phrase's ``quantise``d unit vector.
         scales: (p,) float32, their scales.
         phrases: p str, the phrases themselves, for ``Scores.reason``.
+        level: the instruction set to compute with, as for ``matvec``.
 
     Raises:
         ShapeError: if shapes contradict each other or an agent points outside of the arrays.
         InvalidAgentError: for a figure that is not one.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
     """
 
     cdef td.td_registry registry
@@ -1480,7 +1587,7 @@ cdef class Registry:
     cdef object _arrays
     cdef list _phrases
 
-    def __cinit__(self, agents, capabilities, rows, scales, phrases):
+    def __cinit__(self, agents, capabilities, rows, scales, phrases, *, level=None):
         cdef const uint8_t[::1] agent_bytes
         cdef const int8_t[:, ::1] row_view = _int8_rows(rows, "rows")
         cdef const uint32_t[::1] capability_view
@@ -1491,7 +1598,7 @@ cdef class Registry:
         self.agents = _frozen(agents, AGENT_DTYPE, "agents")
         capabilities = _frozen(capabilities, np.uint32, "capabilities")
         scales = _frozen(scales, np.float32, "scales")
-        rows = np.array(row_view, dtype=np.int8, order="C")
+        rows = _aligned_copy(np.asarray(row_view))
         self._phrases = [_utf8(phrase) for phrase in phrases]
         n_phrases = rows.shape[0]
         if scales.shape[0] != n_phrases or len(self._phrases) != n_phrases:
@@ -1523,6 +1630,7 @@ cdef class Registry:
         self.registry.n_agents = self.agents.shape[0]
         self.registry.n_phrases = n_phrases
         self.registry.dim = rows.shape[1]
+        self.registry.level = _chosen_level(level)
         self.registry.agents = NULL
         self.registry.phrase_rows = NULL
         self.registry.phrase_scales = NULL
@@ -1581,6 +1689,8 @@ cdef class Registry:
         double max_latency_ms=INFINITY,
         double min_quality=-INFINITY,
         double min_expected_quality=-INFINITY,
+        outputs=None,
+        probabilities=None,
     ):
         """Score every agent for one request.
 
@@ -1604,6 +1714,9 @@ cdef class Registry:
             max_latency_ms: ms.
             min_quality: of the registered quality_score.
             min_expected_quality: of expected quality.
+            outputs: (n_agents,) uint32, the number of each agent's output of a quality model, NONE
+                for one that it does not cover; None: no model.
+            probabilities: (n_out,) float32, what that model says of the request; with outputs.
 
         Returns:
             Scores.
@@ -1618,6 +1731,9 @@ cdef class Registry:
         cdef const uint32_t[::1] excluded_view
         cdef uint8_t[::1] candidate_bytes
         cdef uint32_t[::1] order_view
+        cdef const uint32_t[::1] output_view
+        cdef const float[::1] probability_view
+        cdef double[::1] predicted_view
         cdef Scores result
         cdef td.td_request *request
         cdef td.td_policy policy
@@ -1674,7 +1790,24 @@ cdef class Registry:
 
         result.candidates = np.zeros(n, dtype=CANDIDATE_DTYPE)
         result.order = np.zeros(n, dtype=np.uint32)
-        result._arrays = (vector_copy, required, excluded)
+        predicted = np.zeros(n, dtype=np.float64)
+        if outputs is not None and n > 0:
+            outputs = _frozen(outputs, np.uint32, "outputs")
+            probability_view = _floats(probabilities, "probabilities")
+            covered = outputs[outputs != NONE]
+            if outputs.shape[0] != n or (covered >= probability_view.shape[0]).any():
+                raise errors.ShapeError(
+                    "outputs of the model do not fit the agents",
+                    f"There are {outputs.shape[0]} for {n} agents.",
+                )
+            output_view = outputs
+            predicted_view = predicted
+            if covered.size > 0 and td.td_score_predict(
+                &self.registry, &output_view[0], &probability_view[0], &predicted_view[0]
+            ):
+                request.predicted = &predicted_view[0]
+                request.outputs = &output_view[0]
+        result._arrays = (vector_copy, required, excluded, predicted, outputs)
         if n > 0:
             candidate_bytes = result.candidates.view(np.uint8)
             candidates = <td.td_candidate *> &candidate_bytes[0]
@@ -1988,3 +2121,8 @@ include "_teams.pxi"
 # ------------------------------------------------------------------ semantic routes
 
 include "_routes.pxi"
+
+
+# ------------------------------------------------------------------ trained models
+
+include "_models.pxi"

@@ -66,6 +66,7 @@ cdef class Routes:
         mu: score at which confidence is 0.5.
         s: the slope of confidence, above 0.
         weights: (n, n_landmarks) float32 of an earlier fit, for "ridge"; None: fit them.
+        level: the instruction set to compute with, as for ``matvec``.
 
     Raises:
         ShapeError: if shapes contradict each other or a route points outside of the arrays.
@@ -78,7 +79,7 @@ cdef class Routes:
     cdef object _arrays
 
     def __cinit__(self, routes, rows, scales, negative_rows, negative_scales, *, scorer="nearest",
-                  double mu=0.5, double s=0.1, weights=None):
+                  double mu=0.5, double s=0.1, weights=None, level=None):
         if np.asarray(routes).dtype != ROUTE_DTYPE:
             raise _wrong_array("routes", routes, "ROUTE_DTYPE of 1 dimension")
         self.routes = _frozen(routes, ROUTE_DTYPE, "routes")
@@ -101,6 +102,7 @@ cdef class Routes:
         self.view.n_rows = rows.shape[0]
         self.view.n_negatives = negative_rows.shape[0]
         self.view.dim = rows.shape[1]
+        self.view.level = _chosen_level(level)
         self.view.scorer = _scorer_number(scorer)
         self.view.mu = mu
         self.view.s = s
@@ -119,7 +121,7 @@ cdef class Routes:
     cdef object _checked_rows(self, rows, scales, count, first):
         cdef const int8_t[:, ::1] view = _int8_rows(rows, "rows")
 
-        rows = np.array(view, dtype=np.int8, order="C")
+        rows = _aligned_copy(np.asarray(view))
         scales = _frozen(scales, np.float32, "scales")
         if scales.shape[0] != rows.shape[0]:
             raise errors.ShapeError(
@@ -142,7 +144,7 @@ cdef class Routes:
         cdef _Scratch scratch = _Scratch(td.td_routes_centroids_scratch_size(&self.view))
         cdef td.td_status status
 
-        rows = np.zeros((self.view.n_routes, self.view.dim), dtype=np.int8)
+        rows = _aligned((self.view.n_routes, self.view.dim), np.int8)
         scales = np.zeros(self.view.n_routes, dtype=np.float32)
         status = td.td_routes_centroids(
             &self.view, <int8_t *> <uintptr_t> rows.ctypes.data,

@@ -44,11 +44,26 @@ cdef extern from "tinydancer.h" nogil:
     void td_vec_sigmoid(const float *x, float *y, size_t n)
     void td_vec_tanh(const float *x, float *y, size_t n)
 
+    # td_matvec.c
+    ctypedef enum td_weights:
+        TD_WEIGHTS_F32
+        TD_WEIGHTS_I8
+
+    ctypedef struct td_matrix:
+        const float *f32
+        const int8_t *i8
+        const float *scales
+
+    size_t td_matvec_scratch_size(size_t n_in)
+    td_status td_matvec(uint32_t level, const td_matrix *matrix, uint32_t weights, size_t n_out,
+                        size_t n_in, const float *x, float *y, void *scratch, size_t scratch_size)
+
     # td_topk.c
     size_t td_topk_scratch_size(size_t dim)
-    td_status td_topk_cosine(const float *query, const int8_t *rows, const float *scales,
-                             size_t n_rows, size_t dim, size_t k, uint32_t *index, float *score,
-                             size_t *n_found, void *scratch, size_t scratch_size)
+    td_status td_topk_cosine(uint32_t level, const float *query, const int8_t *rows,
+                             const float *scales, size_t n_rows, size_t dim, size_t k,
+                             uint32_t *index, float *score, size_t *n_found, void *scratch,
+                             size_t scratch_size)
 
     # td_hash.c
     uint64_t td_hash64(const void *data, size_t size, uint64_t seed)
@@ -151,15 +166,6 @@ cdef extern from "tinydancer.h" nogil:
     void td_embed_end(td_embed_job *job, float *out)
 
     # td_fastgrnn.c
-    ctypedef enum td_weights:
-        TD_WEIGHTS_F32
-        TD_WEIGHTS_I8
-
-    ctypedef struct td_matrix:
-        const float *f32
-        const int8_t *i8
-        const float *scales
-
     ctypedef struct td_factored:
         td_matrix left
         td_matrix right
@@ -171,6 +177,7 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t rank_u
         uint32_t tied
         uint32_t weights
+        uint32_t level
         td_factored w
         td_factored u
         td_factored w_h
@@ -189,6 +196,38 @@ cdef extern from "tinydancer.h" nogil:
                                          void *scratch, size_t scratch_size)
     td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, size_t n, float *h,
                                         void *scratch, size_t scratch_size)
+
+    # td_words.c
+    enum:
+        TD_WORDS_MAX_PIECES
+        TD_WORDS_MAX_FEATURES
+
+    size_t td_words_features(const uint32_t *ids, size_t n, uint32_t n_buckets, uint32_t features,
+                             uint32_t *buckets, float *values)
+
+    # td_model.c
+    enum:
+        TD_N_TASKS
+
+    ctypedef struct td_model:
+        td_file file
+        uint32_t task
+        uint32_t n_out
+        uint32_t dim
+        uint32_t n_rows
+        uint32_t reads_text
+        uint64_t encoder_checksum
+        char *encoder_id
+        const char *names
+        const float *prior
+        const uint32_t *support
+
+    const char *td_task_name(unsigned i)
+    td_status td_model_open(const void *data, size_t size, td_model *model)
+    size_t td_model_scratch_size(const td_model *model)
+    td_status td_model_apply(const td_model *model, const td_encoder *encoder, const char *text,
+                             size_t len, const float *embedding, float *out, void *scratch,
+                             size_t scratch_size)
 
     # td_score.c
     const uint32_t TD_NONE
@@ -213,6 +252,7 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t n_agents
         uint32_t n_phrases
         uint32_t dim
+        uint32_t level
         const td_agent *agents
         const int8_t *phrase_rows
         const float *phrase_scales
@@ -241,6 +281,8 @@ cdef extern from "tinydancer.h" nogil:
         double max_latency_ms
         double min_quality
         double min_expected_quality
+        const double *predicted
+        const uint32_t *outputs
 
     enum:
         TD_N_LIMITS
@@ -253,6 +295,7 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t rejected_by
         uint32_t missing
         float similarity
+        uint32_t prediction
         double fit
         double quality
         double expected_quality
@@ -266,6 +309,8 @@ cdef extern from "tinydancer.h" nogil:
     td_status td_score_agents(const td_registry *registry, double mu, double s,
                               const td_policy *policy, const td_request *request,
                               td_candidate *out, void *scratch, size_t scratch_size)
+    int td_score_predict(const td_registry *registry, const uint32_t *outputs, const float *p,
+                         double *predicted)
     uint32_t td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_eligible)
     void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order)
 
@@ -429,6 +474,7 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t n_rows
         uint32_t n_negatives
         uint32_t dim
+        uint32_t level
         const td_route *routes
         const int8_t *rows
         const float *scales

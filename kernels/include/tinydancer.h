@@ -112,11 +112,46 @@ void td_vec_sigmoid(const float *x, float *y, size_t n);
 /* y[i] = tanh(x[i]) over n, error at most 4 ulp; y may equal x. */
 void td_vec_tanh(const float *x, float *y, size_t n);
 
+/* ---------------------------------------------------------------- in td_matvec.c: matrices */
+
+typedef enum td_weights
+{
+	TD_WEIGHTS_F32 = 0,
+	TD_WEIGHTS_I8 = 1 /* int8 per output row; inputs are quantised per vector, sums are exact */
+} td_weights;
+
+/* One matrix, row-major [n_out][n_in]: float values, or int8 values with one scale per row. */
+typedef struct td_matrix
+{
+	const float *f32;	 /* TD_WEIGHTS_F32 */
+	const int8_t *i8;	 /* TD_WEIGHTS_I8 */
+	const float *scales; /* [n_out], TD_WEIGHTS_I8 */
+} td_matrix;
+
+/*
+ * y = matrix x, by the code of a level.
+ *
+ * level    td_level; td_level_best() unless a caller lowers it, 0: portable C
+ * weights  td_weights: which of the matrix's arrays is read.  f32: y[i] = td_vec_dot() of row i and
+ *          x.  int8: x is quantised as by td_vec_quantise(), and y[i] = sum * (scale of x * scale
+ *          of row i) with the exact sum of the int8 products
+ * x        [n_in]
+ * y        [n_out] out
+ * scratch  td_matvec_scratch_size(n_in) bytes, aligned to 64
+ *
+ * Returns TD_ERR_NONFINITE for a NaN or infinity in x, TD_ERR_SHAPE when n_in is 0 or over 131,072
+ * or the array of the weights is missing, TD_ERR_BUFFER.  Cost O(n_out * n_in).
+ */
+size_t td_matvec_scratch_size(size_t n_in);
+td_status td_matvec(uint32_t level, const td_matrix *matrix, uint32_t weights, size_t n_out,
+					size_t n_in, const float *x, float *y, void *scratch, size_t scratch_size);
+
 /* ---------------------------------------------------------------- in td_topk.c: cosine search */
 
 /*
  * The k rows nearest to a query by cosine.
  *
+ * level   td_level, as for td_matvec()
  * query   [dim], unit length or zero
  * rows    [n_rows][dim] int8, each the td_vec_quantise() of a unit vector
  * scales  [n_rows], the scales of the rows
@@ -129,9 +164,9 @@ void td_vec_tanh(const float *x, float *y, size_t n);
  * Cost O(n_rows * dim + n_rows * log k).
  */
 size_t td_topk_scratch_size(size_t dim);
-td_status td_topk_cosine(const float *query, const int8_t *rows, const float *scales, size_t n_rows,
-						 size_t dim, size_t k, uint32_t *index, float *score, size_t *n_found,
-						 void *scratch, size_t scratch_size);
+td_status td_topk_cosine(uint32_t level, const float *query, const int8_t *rows,
+						 const float *scales, size_t n_rows, size_t dim, size_t k, uint32_t *index,
+						 float *score, size_t *n_found, void *scratch, size_t scratch_size);
 
 /* ---------------------------------------------------------------- in td_hash.c: checksum */
 
@@ -457,20 +492,6 @@ void td_embed_end(td_embed_job *job, float *out);
  * zeta and nu are the values used in the formula, in [0, 1]: whoever trained them as sigmoids has
  * applied the sigmoid already.
  */
-typedef enum td_weights
-{
-	TD_WEIGHTS_F32 = 0,
-	TD_WEIGHTS_I8 = 1 /* int8 per output row; inputs are quantised per vector, sums are exact */
-} td_weights;
-
-/* One matrix, row-major [n_out][n_in]: float values, or int8 values with one scale per row. */
-typedef struct td_matrix
-{
-	const float *f32;	 /* TD_WEIGHTS_F32 */
-	const int8_t *i8;	 /* TD_WEIGHTS_I8 */
-	const float *scales; /* [n_out], TD_WEIGHTS_I8 */
-} td_matrix;
-
 /* A product W = left * right, or a full matrix in right alone when the rank is 0. */
 typedef struct td_factored
 {
@@ -486,6 +507,7 @@ typedef struct td_fastgrnn
 	uint32_t rank_u;
 	uint32_t tied;	  /* 1: w and u serve the candidate too, w_h and u_h are not read */
 	uint32_t weights; /* td_weights */
+	uint32_t level;	  /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	td_factored w;	  /* gate; with tied also candidate */
 	td_factored u;
 	td_factored w_h; /* candidate */
@@ -524,6 +546,182 @@ td_status td_fastgrnn_forward_single(const td_fastgrnn *cell, const float *x, fl
 td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, size_t n, float *h,
 									void *scratch, size_t scratch_size);
 
+/* ---------------------------------------------------------------- in td_words.c: counted words */
+
+/* Word pieces of a text that features are made of. */
+#define TD_WORDS_MAX_PIECES 512u
+
+/* Which features, as a sum. */
+#define TD_WORDS_UNIGRAMS 1u
+#define TD_WORDS_BIGRAMS 2u
+#define TD_WORDS_LENGTH 4u /* one that says how many pieces there are, in steps of a factor sqrt(2) */
+
+/* Features of a text at most: each piece, each pair, the length. */
+#define TD_WORDS_MAX_FEATURES (2 * TD_WORDS_MAX_PIECES)
+
+/*
+ * The features of word pieces, hashed into buckets: the number of different buckets is returned.
+ *
+ * ids        [n], at most TD_WORDS_MAX_PIECES
+ * n_buckets  a power of two
+ * buckets    [TD_WORDS_MAX_FEATURES] out, ascending
+ * values     [TD_WORDS_MAX_FEATURES] out: square root of how often
+ *
+ * A piece is hashed as id + 1, a pair as (id + 1) 2^32 + (next id + 1), the length as 2^63 + b with
+ * b twice the position of the highest bit of n plus the bit below it; the bucket is the low bits of
+ * the finaliser of splitmix64 (Steele, Lea and Flood 2014).
+ * Cost O(n log n).
+ */
+size_t td_words_features(const uint32_t *ids, size_t n, uint32_t n_buckets, uint32_t features,
+						 uint32_t *buckets, float *values);
+
+/* ---------------------------------------------------------------- in td_model*.c: trained models */
+
+typedef enum td_task
+{
+	TD_TASK_CLASSIFIER = 0, /* one of the outputs: their probabilities sum to 1 */
+	TD_TASK_CAPABILITIES,	/* any of the outputs */
+	TD_TASK_QUALITY			/* expected quality in [0, 1] of each agent */
+} td_task;
+#define TD_N_TASKS 3
+
+/* The name of a td_task, which is the kind of a row of tinydancer.model; else "". */
+const char *td_task_name(unsigned i);
+
+typedef enum td_link
+{
+	TD_LINK_SOFTMAX = 0,
+	TD_LINK_SIGMOID,
+	TD_LINK_IDENTITY /* cut to [0, 1] */
+} td_link;
+#define TD_N_LINKS 3
+
+typedef enum td_member_kind
+{
+	TD_MEMBER_LINEAR = 1,
+	TD_MEMBER_FASTGRNN,
+	TD_MEMBER_KNN,
+	TD_MEMBER_RBF,
+	TD_MEMBER_WORDS
+} td_member_kind;
+#define TD_MODEL_MAX_MEMBERS 8
+
+/* Limits of a model; they also bound how long one application takes (tens of ms at the worst). */
+#define TD_MODEL_MAX_OUTPUTS 4096u
+#define TD_MODEL_MAX_ROWS 65536u
+#define TD_MODEL_MAX_STEPS 512u
+#define TD_MODEL_MAX_HIDDEN 4096u
+#define TD_MODEL_MAX_BUCKETS (1u << 20)
+#define TD_MODEL_MAX_KNOTS 4096u
+#define TD_MODEL_MAX_WORK (1u << 27) /* products of a cell over a sequence, of rows and outputs */
+
+/* A part of the ensemble.  Its scores are multiplied by weight and added to those of the others. */
+typedef struct td_member_view
+{
+	uint32_t kind;		 /* td_member_kind */
+	const float *weight; /* [n_out] */
+	const float *bias;	 /* [n_out], not of KNN */
+
+	uint32_t weights;  /* td_weights of matrix and of RBF's coefficients */
+	td_matrix matrix;  /* LINEAR [n_out][dim]; FASTGRNN: of the hidden state [n_out][n_hidden];
+						* RBF: coefficients [n_rows][n_out], scales [n_out]; WORDS: table
+						* [n_buckets][n_out], scales [n_out] */
+	td_fastgrnn cell;  /* FASTGRNN */
+	uint32_t steps;	   /* 0: one step on the sentence vector; else token vectors at most */
+	float token_scale; /* what token vectors are multiplied by */
+
+	uint32_t k;					/* KNN */
+	float inverse_temperature;	/* a neighbour counts exp((cosine - 1) * this) */
+	float pseudo;				/* neighbours that the prior counts for */
+	const uint8_t *values;		/* [n_rows][n_out] in steps of 1/254, 255: none */
+
+	float gamma; /* RBF: exp(-gamma (2 - 2 cosine)) */
+
+	uint32_t n_buckets; /* WORDS */
+	uint32_t features;	/* TD_WORDS_... */
+	const float *idf;	/* [n_buckets] */
+} td_member_view;
+
+/*
+ * A model file: kind TD_FILE_MODEL, sections
+ *
+ *   "model"       u32[16]: format 1, task, link, n_out, dim, n_rows, n_members, n_curves, n_knots,
+ *                 low and high half of the encoder file's checksum, zeros
+ *   "encoder.id"  u8[32], NUL-padded: whose vectors the model reads
+ *   "names"       u8: n_out names in UTF-8, each with a NUL behind it
+ *   "prior"       f32[n_out] in [0, 1]: base rate of each output
+ *   "support"     u32[n_out]: labels of each output that training has seen, 0: not covered
+ *   "rows" i8[n_rows][dim], "rows.s" f32[n_rows]: vectors of training requests, quantised
+ *   "curve.x", "curve.y"  f32[n_curves][n_knots]: calibration, piecewise linear, flat outside; no
+ *                 curve, one for all outputs, or one for each
+ *   "mI" u32[8] for member I = 0 .. n_members - 1: kind, then
+ *      LINEAR     weights                "mI.w" [n_out][dim], "mI.b"
+ *      FASTGRNN   weights, n_hidden, rank_w, rank_u, tied, steps
+ *                 "mI.zn" f32[3]: zeta, nu, token_scale; "mI.w.l" "mI.w.r" left and right factor of
+ *                 W (left only with a rank), "mI.u.*"; untied "mI.wh.*", "mI.uh.*"; "mI.bz",
+ *                 "mI.bh" [n_hidden]; "mI.o" [n_out][n_hidden], "mI.ob"
+ *      KNN        k                      "mI.v" u8[n_rows][n_out]; "mI.p" f32[2]: 1/temperature, pseudo
+ *      RBF        weights                "mI.c" [n_rows][n_out], "mI.b", "mI.p" f32[1]: gamma
+ *      WORDS      n_buckets, features    "mI.w" i8[n_buckets][n_out], "mI.b", "mI.idf" f32[n_buckets]
+ *   "mI.weight"   f32[n_out]; "mI.b", "mI.ob" f32[n_out]
+ *
+ * A matrix X of int8 has its scales in "X.s": one for each row, but for each column in RBF and WORDS.
+ */
+typedef struct td_model
+{
+	td_file file;
+	uint32_t task;
+	uint32_t link;
+	uint32_t n_out;
+	uint32_t dim;
+	uint32_t n_rows;
+	uint32_t n_members;
+	uint32_t n_curves;
+	uint32_t n_knots;
+	uint32_t reads_text;   /* a member reads words */
+	uint32_t reads_tokens; /* a member reads token vectors: the encoder must be static */
+	uint32_t level;		   /* td_level to compute with: td_level_best(); a caller may lower it */
+	uint64_t encoder_checksum;
+	char encoder_id[TD_FILE_ID_SIZE + 1];
+	const char *names; /* n_out of them, each NUL-terminated */
+	const float *prior;
+	const uint32_t *support;
+	const int8_t *rows;
+	const float *row_scales;
+	const float *curve_x;
+	const float *curve_y;
+	td_member_view members[TD_MODEL_MAX_MEMBERS];
+} td_model;
+
+/*
+ * Look at bytes[size] as a model; checks what td_file_open() does, every count, and that every float
+ * is finite.  bytes must be 64-byte aligned and stay unchanged as long as the view is used.
+ * Returns also TD_ERR_KIND for an encoder file, TD_ERR_CORRUPT for anything impossible, TD_ERR_SHAPE
+ * for a model whose application would take too long.
+ */
+td_status td_model_open(const void *bytes, size_t size, td_model *model);
+
+/*
+ * The probability of each output.
+ *
+ * A member that reads text is left out where there is none; in a model of TD_LINK_IDENTITY the other
+ * weights of each output are raised to the same sum.
+ *
+ * encoder    the one that the model names; needed when text is not NULL and the model reads_text
+ * text       [len] UTF-8, or NULL when only the vector is known
+ * embedding  [dim], unit length or zero
+ * out        [n_out]
+ * scratch    td_model_scratch_size(model) bytes, aligned to 64
+ *
+ * Returns TD_ERR_BUFFER, TD_ERR_NONFINITE for an embedding with NaN or a sum that overflows,
+ * TD_ERR_UTF8, TD_ERR_SHAPE for an encoder that does not fit.
+ * Cost O(n_rows * dim) plus that of the members.
+ */
+size_t td_model_scratch_size(const td_model *model);
+td_status td_model_apply(const td_model *model, const td_encoder *encoder, const char *text,
+						 size_t len, const float *embedding, float *out, void *scratch,
+						 size_t scratch_size);
+
 /* ---------------------------------------------------------------- in td_score.c: the decision */
 
 #define TD_NONE UINT32_MAX /* no such capability, pool or phrase */
@@ -553,13 +751,17 @@ typedef struct td_registry
 	uint32_t n_agents;
 	uint32_t n_phrases;
 	uint32_t dim;
+	uint32_t level; /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	const td_agent *agents;
 	const int8_t *phrase_rows;	  /* [n_phrases][dim], td_vec_quantise() of unit vectors */
 	const float *phrase_scales;	  /* [n_phrases] */
 	const uint32_t *capabilities; /* ids, sorted within each agent */
 } td_registry;
 
-/* What to maximise: fit * (weighted sum), divided by (cost + cost_scale) when per_dollar. */
+/*
+ * What to maximise: fit * (weighted sum), divided by (cost + cost_scale) when per_dollar.  With
+ * predicted quality: that times the weighted sum, in which quality is 1.
+ */
 typedef struct td_policy
 {
 	double cost_weight;
@@ -586,6 +788,8 @@ typedef struct td_request
 	double max_latency_ms;		 /* INFINITY: no limit */
 	double min_quality;			 /* -INFINITY: no limit */
 	double min_expected_quality; /* -INFINITY: no limit */
+	const double *predicted;	 /* [n_agents] td_score_predict(), or NULL: no model */
+	const uint32_t *outputs;	 /* [n_agents] as for td_score_predict(), with predicted */
 } td_request;
 
 /* Why an agent was rejected, one bit each. */
@@ -606,6 +810,14 @@ typedef enum td_limit
 /* The name of limit number i (bit 1 << i) as a user writes it: "active", "pool", "max_cost" ... */
 const char *td_limit_name(unsigned i);
 
+/* Where an agent's expected quality comes from. */
+typedef enum td_prediction
+{
+	TD_PREDICTION_NONE = 0,	/* fit * quality */
+	TD_PREDICTION_MODEL,	/* a model that covers the agent */
+	TD_PREDICTION_OF_OTHERS /* what a model says of the agents that it covers */
+} td_prediction;
+
 /* Every part of one agent's score. */
 typedef struct td_candidate
 {
@@ -614,9 +826,10 @@ typedef struct td_candidate
 	uint32_t rejected_by; /* td_limit bits, 0: eligible */
 	uint32_t missing;	  /* required capabilities it lacks */
 	float similarity;	  /* 0 when the agent has no phrase */
+	uint32_t prediction;  /* td_prediction: where expected_quality comes from */
 	double fit;
 	double quality; /* quality_score * success_rate */
-	double expected_quality;
+	double expected_quality; /* fit * quality, or what a model predicts */
 	double cost;	/* estimated USD, NaN: unknown */
 	double latency; /* ms, NaN: unknown */
 	double cost_utility;
@@ -642,6 +855,22 @@ size_t td_score_scratch_size(const td_registry *registry);
 td_status td_score_agents(const td_registry *registry, double mu, double s, const td_policy *policy,
 						  const td_request *request, td_candidate *out, void *scratch,
 						  size_t scratch_size);
+
+/*
+ * The quality of each agent from what a quality model says of the agents that it covers.
+ *
+ * Whom the model does not cover gets the mean of the active ones that it covers, for this request,
+ * and half of what its own quality (quality_score * success_rate) is above or below their mean, cut to
+ * [0, 1].  So an agent is neither preferred nor passed over because it is new.
+ *
+ * outputs    [n_agents] number of each agent's output, TD_NONE: not covered
+ * p          what td_model_apply() has written
+ * predicted  [n_agents] out
+ *
+ * Returns 0 when no active agent is covered: then the model says nothing, and predicted is not written.
+ */
+int td_score_predict(const td_registry *registry, const uint32_t *outputs, const float *p,
+					 double *predicted);
 
 /*
  * The decision: the number of the best eligible candidate, TD_NONE when there is none.
@@ -999,6 +1228,7 @@ typedef struct td_routes
 	uint32_t n_rows;
 	uint32_t n_negatives;
 	uint32_t dim;
+	uint32_t level; /* td_level to compute with, e.g. td_level_best(); 0: portable C */
 	const td_route *routes;
 	const int8_t *rows;	 /* [n_rows][dim], td_vec_quantise() of unit vectors, in route order */
 	const float *scales; /* [n_rows] */

@@ -21,7 +21,7 @@
 #endif
 
 #define LANES_SSE2
-#include "td_bert_lanes.h"
+#include "td_lanes.h"
 
 /*
  * 32 channels of one to three rows.  maddubs adds two products in 16 bits, which the pairs of

@@ -22,7 +22,7 @@
 #endif
 
 #define LANES_AVX512
-#include "td_bert_lanes.h"
+#include "td_lanes.h"
 
 /* With the number of rows known, all 24 sums stay in registers. */
 static TD_INLINE void

@@ -6,7 +6,7 @@
  */
 
 #include "td_bert.h"
-#include "td_bert_lanes.h"
+#include "td_lanes.h"
 
 static void
 product_block(const uint8_t *a, size_t stride, size_t rows, const int8_t *weight, size_t n_quads,

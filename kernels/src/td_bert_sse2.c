@@ -11,7 +11,7 @@
 
 #include "td_bert.h"
 #define LANES_SSE2
-#include "td_bert_lanes.h"
+#include "td_lanes.h"
 
 /* Four activations as int16, twice. */
 static TD_INLINE __m128i

@@ -4,14 +4,14 @@
  * A cell, inputs and a hidden state in, the next hidden state out; called by both shells for one
  * step on a sentence vector or a sequence of token vectors.
  *
+ * Products and activations are those of the cell's level, which all give the same bits.
  * Every entry point runs the same sequence of float operations for a step, so that a step from a
  * zero state, a sequence of one and a row of a batch give the same bits.  Work is done on a copy of
  * the hidden state in scratch; the caller's is written when everything went well.
  */
 #include <string.h>
 
-#include "td_dot.h"
-#include "tinydancer.h"
+#include "td_matvec.h"
 
 #define MAX_SIDE 65536u
 #define ALIGNMENT 64u
@@ -25,17 +25,16 @@ typedef struct workspace
 	float *h_candidate; /* [n_hidden] U' h */
 	float *h;			/* [n_hidden] the state while it is worked on */
 	float *middle;		/* [rank] between the two factors of a matrix */
-	int8_t *quantised;	/* [n_in, n_hidden or rank] the vector a matrix is applied to */
-	int16_t *wide;		/* the same, as td_dot_wide() reads it */
+	void *quantised;	/* of n_in, n_hidden or rank: the operand a matrix is applied to */
+	const td_code *code;
 } workspace;
 
 /* A vector as a matrix wants it: float, and for int8 weights quantised too. */
-typedef struct operand
+typedef struct factor
 {
 	const float *f32;
-	const int16_t *wide;
-	float scale;
-} operand;
+	td_operand i8;
+} factor;
 
 static size_t
 padded(size_t size)
@@ -66,10 +65,10 @@ plan_scratch(const td_fastgrnn *cell, uint8_t *start, workspace *work)
 		work->h_candidate = (float *) (start + 3 * hidden);
 		work->h = (float *) (start + 4 * hidden);
 		work->middle = (float *) (start + 5 * hidden);
-		work->quantised = (int8_t *) (start + 5 * hidden + middle);
-		work->wide = (int16_t *) (start + 5 * hidden + middle + padded(longest));
+		work->quantised = start + 5 * hidden + middle;
+		work->code = td_code_of(cell->level);
 	}
-	return 5 * hidden + middle + padded(longest) + padded(longest * sizeof(int16_t));
+	return 5 * hidden + middle + td_operand_size(longest);
 }
 
 static int
@@ -125,40 +124,28 @@ begin(const td_fastgrnn *cell, const float *x, size_t n_x, void *scratch, size_t
 	if (scratch == NULL || scratch_size < plan_scratch(cell, NULL, NULL))
 		return TD_ERR_BUFFER;
 	plan_scratch(cell, scratch, work);
-	return td_vec_check(x, n_x * cell->n_in);
+	return work->code->check(x, n_x * cell->n_in);
 }
 
-static operand
-make_operand(const float *vector, size_t n, uint32_t weights, const workspace *work)
+static factor
+make_factor(const float *vector, size_t n, uint32_t weights, const workspace *work)
 {
-	operand result = {vector, work->wide, 0.0f};
+	factor result = {vector, {NULL, NULL, 0, 0.0f}};
 
 	if (weights == TD_WEIGHTS_I8)
-	{
-		result.scale = td_vec_quantise(vector, n, work->quantised);
-		td_widen(work->quantised, n, work->wide);
-	}
+		work->code->make_operand(vector, n, work->quantised, &result.i8);
 	return result;
 }
 
 /* y[n_out] = matrix[n_out][n_in] vector */
 static void
-multiply(const td_matrix *matrix, const operand *vector, size_t n_out, size_t n_in,
-		 uint32_t weights, float *y)
+multiply(const td_matrix *matrix, const factor *vector, size_t n_out, size_t n_in, uint32_t weights,
+		 const td_code *code, float *y)
 {
-	size_t row;
-
 	if (weights == TD_WEIGHTS_I8)
-	{
-		for (row = 0; row < n_out; row++)
-			y[row] = (float) td_dot_wide(vector->wide, matrix->i8 + row * n_in, n_in) *
-					 (matrix->scales[row] * vector->scale);
-	}
+		code->rows_i8(matrix->i8, matrix->scales, n_out, n_in, &vector->i8, y);
 	else
-	{
-		for (row = 0; row < n_out; row++)
-			y[row] = td_vec_dot(matrix->f32 + row * n_in, vector->f32, n_in);
-	}
+		code->rows_f32(matrix->f32, n_out, n_in, vector->f32, y);
 }
 
 /*
@@ -177,7 +164,7 @@ multiply_pair(const td_fastgrnn *cell, const td_factored *factors,
 
 	for (i = 0; i < 2; i++)
 	{
-		operand in;
+		factor in;
 
 		if (both[i] == NULL)
 		{
@@ -187,16 +174,16 @@ multiply_pair(const td_fastgrnn *cell, const td_factored *factors,
 
 		/* With a rank, quantising the middle has overwritten the quantised vector. */
 		if (i == 0 || rank > 0)
-			in = make_operand(vector, n_in, cell->weights, work);
+			in = make_factor(vector, n_in, cell->weights, work);
 		if (rank == 0)
-			multiply(&both[i]->right, &in, n_out, n_in, cell->weights, out[i]);
+			multiply(&both[i]->right, &in, n_out, n_in, cell->weights, work->code, out[i]);
 		else
 		{
-			operand middle;
+			factor middle;
 
-			multiply(&both[i]->right, &in, rank, n_in, cell->weights, work->middle);
-			middle = make_operand(work->middle, rank, cell->weights, work);
-			multiply(&both[i]->left, &middle, n_out, rank, cell->weights, out[i]);
+			multiply(&both[i]->right, &in, rank, n_in, cell->weights, work->code, work->middle);
+			middle = make_factor(work->middle, rank, cell->weights, work);
+			multiply(&both[i]->left, &middle, n_out, rank, cell->weights, work->code, out[i]);
 		}
 	}
 }
@@ -243,8 +230,8 @@ update_state(const td_fastgrnn *cell, const workspace *work)
 		gate[i] = (gate[i] + work->h_gate[i]) + cell->b_z[i];
 		candidate[i] = (candidate[i] + work->h_candidate[i]) + cell->b_h[i];
 	}
-	td_vec_sigmoid(gate, gate, n);
-	td_vec_tanh(candidate, candidate, n);
+	work->code->sigmoid(gate, gate, n);
+	work->code->hyperbolic_tangent(candidate, candidate, n);
 	for (i = 0; i < n; i++)
 		h[i] = (cell->zeta * (1.0f - gate[i]) + cell->nu) * candidate[i] + gate[i] * h[i];
 }
@@ -272,7 +259,7 @@ td_fastgrnn_forward(const td_fastgrnn *cell, const float *x, size_t n_steps, flo
 
 	if (status != TD_OK)
 		return status;
-	status = td_vec_check(h, cell->n_hidden);
+	status = work.code->check(h, cell->n_hidden);
 	if (status != TD_OK)
 		return status;
 
@@ -285,7 +272,7 @@ td_fastgrnn_forward(const td_fastgrnn *cell, const float *x, size_t n_steps, flo
 	}
 
 	/* A sum that overflowed both ways is NaN although weights and inputs are finite. */
-	status = td_vec_check(work.h, cell->n_hidden);
+	status = work.code->check(work.h, cell->n_hidden);
 	if (status != TD_OK)
 		return status;
 	memcpy(h, work.h, cell->n_hidden * sizeof(float));
@@ -314,7 +301,7 @@ td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, size_t n, flo
 		multiply_input(cell, x + row * cell->n_in, &work);
 		clear_state(cell, &work);
 		update_state(cell, &work);
-		status = td_vec_check(work.h, cell->n_hidden);
+		status = work.code->check(work.h, cell->n_hidden);
 		if (status != TD_OK)
 			return status;
 		memcpy(h + row * cell->n_hidden, work.h, cell->n_hidden * sizeof(float));

@@ -83,13 +83,22 @@ landmark_row(const td_routes *routes, uint32_t i, uint32_t n)
 }
 
 void
-td_ridge_features(const td_routes *routes, td_query query, uint32_t n_landmarks, float *features)
+td_ridge_features(const td_routes *routes, const td_query *query, uint32_t n_landmarks,
+				  float *features)
 {
+	td_products products;
 	uint32_t i;
 
+	td_products_begin(&products, query, routes->rows, routes->scales, routes->n_rows, routes->dim);
 	for (i = 0; i < n_landmarks; i++)
-		features[i] = td_query_cosine(query, routes->rows, routes->scales,
-									  landmark_row(routes, i, n_landmarks), routes->dim);
+	{
+		size_t row = landmark_row(routes, i, n_landmarks);
+
+		/* Where landmarks are a sample, those between them are not wanted. */
+		if (n_landmarks < routes->n_rows)
+			products.end = row + 1;
+		features[i] = td_as_cosine(td_product(&products, row));
+	}
 	/* In a loop of its own, which is vectorised. */
 	for (i = 0; i < n_landmarks; i++)
 		features[i] = td_exp_minus(GAMMA * (1.0f - features[i]));
@@ -225,10 +234,10 @@ td_ridge_begin(const td_routes *routes, void *state, size_t size)
 static td_query
 query_of_row(ridge *s, uint32_t i)
 {
-	td_query query = {s->wide, s->routes->scales[i]};
+	const td_routes *routes = s->routes;
 
-	td_widen(s->routes->rows + (size_t) i * s->routes->dim, s->routes->dim, s->wide);
-	return query;
+	return td_query_of_row(routes->level, routes->rows + (size_t) i * routes->dim,
+						   routes->scales[i], routes->dim, s->wide);
 }
 
 /* ---------------------------------------------------------------- steps */
@@ -238,9 +247,10 @@ static void
 exact_row(ridge *s, uint32_t i)
 {
 	double *row = s->a + (size_t) i * s->n_landmarks;
+	const td_query query = query_of_row(s, i);
 	uint32_t j;
 
-	td_ridge_features(s->routes, query_of_row(s, i), s->n_landmarks, s->features);
+	td_ridge_features(s->routes, &query, s->n_landmarks, s->features);
 	for (j = 0; j <= i; j++)
 		row[j] = s->features[j];
 	row[i] += LAMBDA;
@@ -258,13 +268,14 @@ sampled_rows(ridge *s, uint32_t first, uint32_t n)
 	for (k = 0; k < n; k++)
 	{
 		const td_route *route = &s->routes->routes[s->route];
+		const td_query query = query_of_row(s, first + k);
 		float *features = s->features + k * m;
 		double *sum;
 
 		while (first + k >= route->first_row + route->n_rows)
 			route = &s->routes->routes[++s->route];
 		sum = s->b + s->route * m;
-		td_ridge_features(s->routes, query_of_row(s, first + k), s->n_landmarks, features);
+		td_ridge_features(s->routes, &query, s->n_landmarks, features);
 		for (j = 0; j < m; j++)
 			sum[j] += features[j];
 	}
@@ -426,7 +437,7 @@ td_ridge_weights(const void *state)
 /* ---------------------------------------------------------------- what it says */
 
 void
-td_ridge_leave_out(void *state, uint32_t row, uint32_t own, td_query query, float *scores)
+td_ridge_leave_out(void *state, uint32_t row, uint32_t own, const td_query *query, float *scores)
 {
 	ridge *s = state;
 	const size_t m = s->n_landmarks;

@@ -19,8 +19,8 @@ td_scorer_name(unsigned i)
 }
 
 void
-td_routes_nearest(td_query query, const int8_t *rows, const float *scales, uint32_t first,
-				  uint32_t n, uint32_t skip, size_t dim, td_nearest *found)
+td_routes_nearest(td_products *products, uint32_t first, uint32_t n, uint32_t skip,
+				  td_nearest *found)
 {
 	float best = -2.0f;
 	float second = -2.0f;
@@ -34,7 +34,7 @@ td_routes_nearest(td_query query, const int8_t *rows, const float *scales, uint3
 
 		if (i == skip)
 			continue;
-		cosine = td_query_cosine(query, rows, scales, i, dim);
+		cosine = td_as_cosine(td_product(products, i));
 		count++;
 		if (cosine <= third)
 			continue;
@@ -75,16 +75,15 @@ td_nearest_mean(const td_nearest *nearest)
 }
 
 float
-td_routes_less_negatives(const td_routes *routes, uint32_t route, td_query query, float positive,
-						 float score)
+td_routes_less_negatives(const td_routes *routes, uint32_t route, td_products *negatives,
+						 float positive, float score)
 {
 	const td_route *r = &routes->routes[route];
 	td_nearest negative;
 
 	if (r->n_negatives == 0)
 		return score;
-	td_routes_nearest(query, routes->negative_rows, routes->negative_scales, r->first_negative,
-					  r->n_negatives, TD_NONE, routes->dim, &negative);
+	td_routes_nearest(negatives, r->first_negative, r->n_negatives, TD_NONE, &negative);
 	if (negative.n == 0 || negative.cosine[0] <= positive)
 		return score;
 	if (1.0f - negative.cosine[0] < (1.0f - positive) / 2.0f)
@@ -147,33 +146,44 @@ td_routes_scratch_size(const td_routes *routes)
 {
 	if (bad_dim(routes))
 		return 0;
-	return td_part(td_ridge_landmarks(routes) * sizeof(float)) +
-		   td_part(routes->dim * sizeof(int16_t)) + routes->dim;
+	return td_part(td_ridge_landmarks(routes) * sizeof(float)) + td_operand_size(routes->dim);
 }
+
+/* What the scoring of the routes reads, in their order. */
+typedef struct reader
+{
+	td_products rows;
+	td_products negatives;
+	td_products centroids;
+	const float *features;
+	uint32_t n_landmarks;
+	int reads_rows; /* of every route */
+} reader;
 
 /* The score of a route before its negative examples, and its nearest utterance where that was read.
  */
 static float
-score_by_rows(const td_routes *routes, uint32_t r, td_query query, const float *features,
-			  uint32_t n_landmarks, float *positive)
+score_by_rows(const td_routes *routes, uint32_t r, reader *in, float *positive)
 {
 	const td_route *route = &routes->routes[r];
 	td_nearest nearest = {{0.0f, 0.0f, 0.0f}, 0};
 
-	if (routes->scorer == TD_SCORER_NEAREST || routes->scorer == TD_SCORER_TOP3 ||
-		route->n_negatives > 0)
-		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows,
-						  TD_NONE, routes->dim, &nearest);
+	if (in->reads_rows || route->n_negatives > 0)
+	{
+		if (!in->reads_rows)
+			in->rows.end = (size_t) route->first_row + route->n_rows;
+		td_routes_nearest(&in->rows, route->first_row, route->n_rows, TD_NONE, &nearest);
+	}
 	*positive = nearest.cosine[0];
 	switch (routes->scorer)
 	{
 		case TD_SCORER_CENTROID:
-			return td_query_cosine(query, routes->centroid_rows, routes->centroid_scales, r,
-								   routes->dim);
+			return td_as_cosine(td_product(&in->centroids, r));
 		case TD_SCORER_TOP3:
 			return td_nearest_mean(&nearest);
 		case TD_SCORER_RIDGE:
-			return td_vec_dot(routes->weights + (size_t) r * n_landmarks, features, n_landmarks);
+			return td_vec_dot(routes->weights + (size_t) r * in->n_landmarks, in->features,
+							  in->n_landmarks);
 		default:
 			return nearest.cosine[0];
 	}
@@ -185,9 +195,8 @@ td_routes_score(const td_routes *routes, const float *query, float *scores, void
 {
 	const uint32_t n_landmarks = td_ridge_landmarks(routes);
 	float *features = scratch;
-	int16_t *wide = (int16_t *) ((char *) scratch + td_part(n_landmarks * sizeof(float)));
-	int8_t *quantised = (int8_t *) wide + td_part(routes->dim * sizeof(int16_t));
 	td_query q;
+	reader in;
 	uint32_t r;
 
 	if (bad_dim(routes) || routes->scorer >= TD_N_SCORERS ||
@@ -196,14 +205,22 @@ td_routes_score(const td_routes *routes, const float *query, float *scores, void
 		return TD_ERR_SHAPE;
 	if (scratch_size < td_routes_scratch_size(routes))
 		return TD_ERR_BUFFER;
-	if (td_vec_check(query, routes->dim) != TD_OK)
+	q.code = td_code_of(routes->level);
+	if (q.code->check(query, routes->dim) != TD_OK)
 		return TD_ERR_NONFINITE;
 
-	q.scale = td_vec_quantise(query, routes->dim, quantised);
-	td_widen(quantised, routes->dim, wide);
-	q.wide = wide;
+	q.code->make_operand(query, routes->dim,
+						 (char *) scratch + td_part(n_landmarks * sizeof(float)), &q.operand);
+	td_products_begin(&in.rows, &q, routes->rows, routes->scales, routes->n_rows, routes->dim);
+	td_products_begin(&in.negatives, &q, routes->negative_rows, routes->negative_scales,
+					  routes->n_negatives, routes->dim);
+	td_products_begin(&in.centroids, &q, routes->centroid_rows, routes->centroid_scales,
+					  routes->n_routes, routes->dim);
+	in.features = features;
+	in.n_landmarks = n_landmarks;
+	in.reads_rows = routes->scorer == TD_SCORER_NEAREST || routes->scorer == TD_SCORER_TOP3;
 	if (routes->scorer == TD_SCORER_RIDGE)
-		td_ridge_features(routes, q, n_landmarks, features);
+		td_ridge_features(routes, &q, n_landmarks, features);
 	for (r = 0; r < routes->n_routes; r++)
 	{
 		float positive;
@@ -212,8 +229,8 @@ td_routes_score(const td_routes *routes, const float *query, float *scores, void
 		scores[r] = -INFINITY;
 		if (routes->routes[r].n_rows == 0)
 			continue;
-		score = score_by_rows(routes, r, q, features, n_landmarks, &positive);
-		scores[r] = td_routes_less_negatives(routes, r, q, positive, score);
+		score = score_by_rows(routes, r, &in, &positive);
+		scores[r] = td_routes_less_negatives(routes, r, &in.negatives, positive, score);
 	}
 	return TD_OK;
 }

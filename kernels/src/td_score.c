@@ -8,11 +8,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "td_dot.h"
 #include "td_math.h"
-#include "tinydancer.h"
+#include "td_matvec.h"
 
-#define MAX_DIM 131072
+/* How much of an agent's own quality counts where a model covers others but not it. */
+#define PRIOR_SHARE 0.5
 
 static const char *const limit_names[TD_N_LIMITS] = {
 	"active",			"pool",			  "excluded_agents", "required_capabilities", "max_cost",
@@ -28,8 +28,7 @@ td_limit_name(unsigned i)
 size_t
 td_score_scratch_size(const td_registry *registry)
 {
-	/* The quantised request as int16, and as int8. */
-	return registry->dim > 0 ? (size_t) registry->dim * (sizeof(int16_t) + sizeof(int8_t)) : 1;
+	return registry->dim > 0 ? td_operand_size(registry->dim) : 1;
 }
 
 /* NaN where no figure is set: the price is unknown, which is not the same as free. */
@@ -123,8 +122,7 @@ limits_broken(const td_agent *agent, const td_request *request, const td_candida
 
 /* The greatest cosine between the quantised request and the agent's phrases. */
 static void
-match_phrases(const td_registry *registry, const td_agent *agent, const int16_t *query, float scale,
-			  td_candidate *c)
+match_phrases(const td_agent *agent, td_products *phrases, td_candidate *c)
 {
 	uint32_t i;
 
@@ -132,9 +130,7 @@ match_phrases(const td_registry *registry, const td_agent *agent, const int16_t 
 	c->similarity = 0.0f;
 	for (i = agent->first_phrase; i < agent->first_phrase + agent->n_phrases; i++)
 	{
-		const int8_t *row = registry->phrase_rows + (size_t) i * registry->dim;
-		int32_t dot = td_dot_wide(query, row, registry->dim);
-		float cosine = (float) dot * (scale * registry->phrase_scales[i]);
+		float cosine = td_product(phrases, i);
 
 		if (c->phrase == TD_NONE || cosine > c->similarity)
 		{
@@ -153,23 +149,22 @@ td_status
 td_score_agents(const td_registry *registry, double mu, double s, const td_policy *policy,
 				const td_request *request, td_candidate *out, void *scratch, size_t scratch_size)
 {
-	int16_t *query = scratch;
-	int8_t *quantised;
+	td_query query = {td_code_of(registry->level), {NULL, NULL, 0, 0.0f}};
+	td_products phrases;
 	double dearest = 0.0;
 	double slowest = 0.0;
-	float scale;
 	uint32_t i;
 
 	if (scratch_size < td_score_scratch_size(registry))
 		return TD_ERR_BUFFER;
-	if (registry->dim == 0 || registry->dim > MAX_DIM || !(s > 0.0) ||
+	if (registry->dim == 0 || registry->dim > TD_MATVEC_MAX || !(s > 0.0) ||
 		!(policy->cost_scale > 0.0) || !(policy->latency_scale > 0.0))
 		return TD_ERR_SHAPE;
-	if (td_vec_check(request->embedding, registry->dim) != TD_OK)
+	if (query.code->check(request->embedding, registry->dim) != TD_OK)
 		return TD_ERR_NONFINITE;
-	quantised = (int8_t *) (query + registry->dim);
-	scale = td_vec_quantise(request->embedding, registry->dim, quantised);
-	td_widen(quantised, registry->dim, query);
+	query.code->make_operand(request->embedding, registry->dim, scratch, &query.operand);
+	td_products_begin(&phrases, &query, registry->phrase_rows, registry->phrase_scales,
+					  registry->n_phrases, registry->dim);
 
 	for (i = 0; i < registry->n_agents; i++)
 	{
@@ -178,10 +173,16 @@ td_score_agents(const td_registry *registry, double mu, double s, const td_polic
 
 		memset(c, 0, sizeof(*c));
 		c->agent = i;
-		match_phrases(registry, agent, query, scale, c);
+		match_phrases(agent, &phrases, c);
 		c->fit = 1.0 / (1.0 + td_exp(-((double) c->similarity - mu) / s));
 		c->quality = agent->quality_score * agent->success_rate;
 		c->expected_quality = c->fit * c->quality;
+		if (request->predicted != NULL)
+		{
+			c->expected_quality = request->predicted[i];
+			c->prediction = request->outputs[i] == TD_NONE ? TD_PREDICTION_OF_OTHERS
+														   : TD_PREDICTION_MODEL;
+		}
 		c->cost = td_score_cost(agent, request->input_tokens);
 		c->latency = agent->avg_latency_ms;
 		c->missing = missing_capabilities(registry, agent, request);
@@ -197,16 +198,52 @@ td_score_agents(const td_registry *registry, double mu, double s, const td_polic
 		td_candidate *c = &out[i];
 		double cost = isnan(c->cost) ? dearest : c->cost;
 		double latency = isnan(c->latency) ? slowest : c->latency;
+		double quality = request->predicted != NULL ? 1.0 : c->quality;
 
 		c->cost_utility = 1.0 / (1.0 + cost / policy->cost_scale);
 		c->latency_utility = 1.0 / (1.0 + latency / policy->latency_scale);
-		c->score = c->fit * (policy->cost_weight * c->cost_utility +
-							 policy->latency_weight * c->latency_utility +
-							 policy->quality_weight * c->quality + policy->fit_weight * c->fit);
+		c->score = policy->cost_weight * c->cost_utility +
+				   policy->latency_weight * c->latency_utility +
+				   policy->quality_weight * quality + policy->fit_weight * c->fit;
+		c->score *= request->predicted != NULL ? c->expected_quality : c->fit;
 		if (policy->per_dollar)
 			c->score /= cost + policy->cost_scale;
 	}
 	return TD_OK;
+}
+
+int
+td_score_predict(const td_registry *registry, const uint32_t *outputs, const float *p,
+				 double *predicted)
+{
+	double sum_p = 0.0;
+	double sum_quality = 0.0;
+	uint32_t n_covered = 0;
+	uint32_t i;
+
+	for (i = 0; i < registry->n_agents; i++)
+	{
+		const td_agent *agent = &registry->agents[i];
+
+		if (outputs[i] == TD_NONE || !agent->active)
+			continue;
+		sum_p += p[outputs[i]];
+		sum_quality += agent->quality_score * agent->success_rate;
+		n_covered++;
+	}
+	if (n_covered == 0)
+		return 0;
+	for (i = 0; i < registry->n_agents; i++)
+	{
+		const td_agent *agent = &registry->agents[i];
+		double above = agent->quality_score * agent->success_rate - sum_quality / n_covered;
+		double own = sum_p / n_covered + PRIOR_SHARE * above;
+
+		if (outputs[i] != TD_NONE)
+			own = p[outputs[i]];
+		predicted[i] = own < 0.0 ? 0.0 : own > 1.0 ? 1.0 : own;
+	}
+	return 1;
 }
 
 /* Whether a is the better choice of the two; a total order, so that the decision is unique. */

@@ -6,11 +6,8 @@
  */
 #include <string.h>
 
-#include "td_dot.h"
 #include "td_math.h"
-#include "tinydancer.h"
-
-#define MAX_DIM 131072
+#include "td_matvec.h"
 
 /* ---------------------------------------------------------------- parts of a request */
 
@@ -202,23 +199,20 @@ static void
 match(const td_registry *registry, uint32_t n_capabilities, const uint32_t *phrase,
 	  const float *vector, double position, double mu, double s, td_relevance *out, void *scratch)
 {
-	int16_t *query = scratch;
-	int8_t *quantised = (int8_t *) (query + registry->dim);
-	float scale = td_vec_quantise(vector, registry->dim, quantised);
+	td_query query = {td_code_of(registry->level), {NULL, NULL, 0, 0.0f}};
 	uint32_t i;
 
-	td_widen(quantised, registry->dim, query);
+	query.code->make_operand(vector, registry->dim, scratch, &query.operand);
 	for (i = 0; i < n_capabilities; i++)
 	{
-		const int8_t *row;
 		float cosine;
 		double fit;
 
 		if (phrase[i] == TD_NONE)
 			continue;
-		row = registry->phrase_rows + (size_t) phrase[i] * registry->dim;
-		cosine = (float) td_dot_wide(query, row, registry->dim) *
-				 (scale * registry->phrase_scales[phrase[i]]);
+		query.code->rows_i8(registry->phrase_rows + (size_t) phrase[i] * registry->dim,
+							registry->phrase_scales + phrase[i], 1, registry->dim, &query.operand,
+							&cosine);
 		cosine = cosine > 1.0f ? 1.0f : cosine < -1.0f ? -1.0f : cosine;
 		fit = fit_of(cosine, mu, s);
 		if (position >= 0.0 && fit > out[i].fit)
@@ -240,7 +234,7 @@ td_team_relevance(const td_registry *registry, double mu, double s, uint32_t n_c
 
 	if (scratch_size < td_score_scratch_size(registry))
 		return TD_ERR_BUFFER;
-	if (registry->dim == 0 || registry->dim > MAX_DIM || n_parts > TD_PARTS_MAX || !(s > 0.0))
+	if (registry->dim == 0 || registry->dim > TD_MATVEC_MAX || n_parts > TD_PARTS_MAX || !(s > 0.0))
 		return TD_ERR_SHAPE;
 	if (td_vec_check(queries, (size_t) registry->dim * (1 + n_parts)) != TD_OK)
 		return TD_ERR_NONFINITE;

@@ -5,10 +5,10 @@
  * for route matching and capability search.  The query is quantised once, so the sums are exact
  * integers and ties are decided by row number, not by rounding.
  */
-#include "td_dot.h"
-#include "tinydancer.h"
+#include "td_matvec.h"
 
-#define MAX_DIM 131072u
+/* Rows whose products are looked through together. */
+#define BLOCK 256
 
 /* Found rows: parallel arrays lent by the caller, kept as a heap whose root is the worst. */
 typedef struct heap
@@ -72,52 +72,60 @@ size_t
 td_topk_scratch_size(size_t dim)
 {
 	/* More is refused by td_topk_cosine(); the limit keeps the size from wrapping. */
-	return dim > MAX_DIM ? 0 : dim * (sizeof(int16_t) + sizeof(int8_t));
+	return dim > TD_MATVEC_MAX ? 0 : td_operand_size(dim);
+}
+
+/* Offer the cosines of rows first .. first + n - 1, of which size are kept; returns the new size.
+ */
+static size_t
+offer(const td_code *code, heap *found, size_t size, size_t k, const float *product, size_t first,
+	  size_t n)
+{
+	size_t i = 0;
+
+	for (; i < n && size < k; i++)
+	{
+		found->index[size] = (uint32_t) (first + i);
+		found->score[size] = td_as_cosine(product[i]);
+		sift_up(found, size++);
+	}
+	/* An equal cosine loses: its row number is higher than all those found.  None is above 1. */
+	while (i < n && found->score[0] < 1.0f &&
+		   (i = code->first_above(product, i, n, found->score[0])) < n)
+	{
+		found->index[0] = (uint32_t) (first + i);
+		found->score[0] = td_as_cosine(product[i++]);
+		sift_down(found, size);
+	}
+	return size;
 }
 
 td_status
-td_topk_cosine(const float *query, const int8_t *rows, const float *scales, size_t n_rows,
-			   size_t dim, size_t k, uint32_t *index, float *score, size_t *n_found, void *scratch,
-			   size_t scratch_size)
+td_topk_cosine(uint32_t level, const float *query, const int8_t *rows, const float *scales,
+			   size_t n_rows, size_t dim, size_t k, uint32_t *index, float *score, size_t *n_found,
+			   void *scratch, size_t scratch_size)
 {
+	const td_code *code = td_code_of(level);
 	heap found = {index, score};
-	int16_t *wide = scratch;
-	int8_t *quantised = (int8_t *) (wide + dim);
-	float query_scale;
+	float product[BLOCK];
+	td_operand operand;
 	size_t size = 0;
 	size_t row;
 
-	if (dim == 0 || dim > MAX_DIM || n_rows > UINT32_MAX)
+	if (dim == 0 || dim > TD_MATVEC_MAX || n_rows > UINT32_MAX)
 		return TD_ERR_SHAPE;
 	if (scratch_size < td_topk_scratch_size(dim))
 		return TD_ERR_BUFFER;
-	if (td_vec_check(query, dim) != TD_OK)
+	if (code->check(query, dim) != TD_OK)
 		return TD_ERR_NONFINITE;
 
-	query_scale = td_vec_quantise(query, dim, quantised);
-	td_widen(quantised, dim, wide);
-	for (row = 0; row < n_rows && k > 0; row++)
+	code->make_operand(query, dim, scratch, &operand);
+	for (row = 0; row < n_rows && k > 0; row += BLOCK)
 	{
-		int32_t dot = td_dot_wide(wide, rows + row * dim, dim);
-		float cosine = (float) dot * (query_scale * scales[row]);
+		size_t n = n_rows - row < BLOCK ? n_rows - row : BLOCK;
 
-		/* Written so that a NaN, from a scale that is none, ranks last instead of anywhere. */
-		cosine = cosine > -1.0f ? cosine : -1.0f;
-		cosine = cosine < 1.0f ? cosine : 1.0f;
-
-		if (size < k)
-		{
-			index[size] = (uint32_t) row;
-			score[size] = cosine;
-			sift_up(&found, size++);
-		}
-		else if (cosine > score[0])
-		{
-			/* An equal cosine loses: its row number is higher than all those found. */
-			index[0] = (uint32_t) row;
-			score[0] = cosine;
-			sift_down(&found, size);
-		}
+		code->rows_i8(rows + row * dim, scales + row, n, dim, &operand, product);
+		size = offer(code, &found, size, k, product, row, n);
 	}
 
 	/* Moving the worst to the end, again and again, leaves the best first. */

@@ -207,15 +207,15 @@ keep_outcome(tune *s, td_scorer scorer, uint32_t q, const float *scores)
 static td_query
 query_of(tune *s, uint32_t q)
 {
-	td_query query = {s->wide, s->routes->scales[q]};
+	const td_routes *routes = s->routes;
 
-	td_widen(s->routes->rows + (size_t) q * s->routes->dim, s->routes->dim, s->wide);
-	return query;
+	return td_query_of_row(routes->level, routes->rows + (size_t) q * routes->dim,
+						   routes->scales[q], routes->dim, s->wide);
 }
 
 /* The cosine of utterance q and the centroid of the others of its route, made as those are. */
 static float
-centroid_without(tune *s, uint32_t q, td_query query)
+centroid_without(tune *s, uint32_t q, const td_query *query)
 {
 	const td_routes *routes = s->routes;
 	const size_t dim = routes->dim;
@@ -234,22 +234,38 @@ centroid_without(tune *s, uint32_t q, td_query query)
 		s->summed = own;
 	}
 	for (j = 0; j < dim; j++)
-		s->rest[j] = (float) (s->sum[j] - (double) query.scale * query.wide[j]);
+		s->rest[j] = (float) (s->sum[j] - (double) query->operand.scale * query->operand.wide[j]);
 	(void) td_vec_normalise(s->rest, dim);
 	scale = td_vec_quantise(s->rest, dim, s->rest_row);
 	return td_query_cosine(query, s->rest_row, &scale, 0, dim);
 }
 
 static void
+begin_products(const tune *s, const td_query *query, td_products *rows, td_products *negatives)
+{
+	const td_routes *routes = s->routes;
+
+	td_products_begin(rows, query, routes->rows, routes->scales, routes->n_rows, routes->dim);
+	td_products_begin(negatives, query, routes->negative_rows, routes->negative_scales,
+					  routes->n_negatives, routes->dim);
+}
+
+static void
 cosine_outcomes(tune *s, uint32_t q)
 {
 	const td_routes *routes = s->routes;
-	td_query query = query_of(s, q);
+	const td_query query = query_of(s, q);
+	td_products rows;
+	td_products negatives;
+	td_products centroids;
 	float *nearest_scores = s->scores;
 	float *top3_scores = s->scores + routes->n_routes;
 	float *centroid_scores = s->scores + 2 * (size_t) routes->n_routes;
 	uint32_t r;
 
+	begin_products(s, &query, &rows, &negatives);
+	td_products_begin(&centroids, &query, s->centroid_rows, s->centroid_scales, routes->n_routes,
+					  routes->dim);
 	for (r = 0; r < routes->n_routes; r++)
 	{
 		const td_route *route = &routes->routes[r];
@@ -258,15 +274,12 @@ cosine_outcomes(tune *s, uint32_t q)
 		float centroid;
 		float less;
 
-		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows, q,
-						  routes->dim, &nearest);
+		td_routes_nearest(&rows, route->first_row, route->n_rows, q, &nearest);
 		nearest_scores[r] = top3_scores[r] = centroid_scores[r] = -INFINITY;
 		if (nearest.n == 0)
 			continue;
-		centroid =
-			own ? centroid_without(s, q, query)
-				: td_query_cosine(query, s->centroid_rows, s->centroid_scales, r, routes->dim);
-		less = td_routes_less_negatives(routes, r, query, nearest.cosine[0], 0.0f);
+		centroid = own ? centroid_without(s, q, &query) : td_as_cosine(td_product(&centroids, r));
+		less = td_routes_less_negatives(routes, r, &negatives, nearest.cosine[0], 0.0f);
 		nearest_scores[r] = nearest.cosine[0] + less;
 		top3_scores[r] = td_nearest_mean(&nearest) + less;
 		centroid_scores[r] = centroid + less;
@@ -280,10 +293,13 @@ static void
 ridge_outcome(tune *s, uint32_t q)
 {
 	const td_routes *routes = s->routes;
-	td_query query = query_of(s, q);
+	const td_query query = query_of(s, q);
+	td_products rows;
+	td_products negatives;
 	uint32_t r;
 
-	td_ridge_leave_out(s->ridge, q, s->left.owner[q], query, s->scores);
+	begin_products(s, &query, &rows, &negatives);
+	td_ridge_leave_out(s->ridge, q, s->left.owner[q], &query, s->scores);
 	for (r = 0; r < routes->n_routes; r++)
 	{
 		const td_route *route = &routes->routes[r];
@@ -293,9 +309,10 @@ ridge_outcome(tune *s, uint32_t q)
 			s->scores[r] = -INFINITY;
 		if (route->n_negatives == 0 || route->n_rows == 0)
 			continue;
-		td_routes_nearest(query, routes->rows, routes->scales, route->first_row, route->n_rows, q,
-						  routes->dim, &nearest);
-		s->scores[r] = td_routes_less_negatives(routes, r, query, nearest.cosine[0], s->scores[r]);
+		rows.end = (size_t) route->first_row + route->n_rows;
+		td_routes_nearest(&rows, route->first_row, route->n_rows, q, &nearest);
+		s->scores[r] =
+			td_routes_less_negatives(routes, r, &negatives, nearest.cosine[0], s->scores[r]);
 	}
 	keep_outcome(s, TD_SCORER_RIDGE, q, s->scores);
 }

@@ -31,11 +31,13 @@ LEVELS: Final[tuple[str, ...]]
 BEST_LEVEL: Final[str]
 LIMIT_NAMES: Final[tuple[str, ...]]
 MAX_DIM: Final[int]
+MAX_PIECES: Final[int]
 NEAR_TIE: Final[float]
 NONE: Final[int]
 ROUTE_DTYPE: Final[np.dtype[np.void]]
 ROUTE_REPORT_DTYPE: Final[np.dtype[np.void]]
 SCORER_NAMES: Final[tuple[str, ...]]
+TASKS: Final[tuple[str, ...]]
 
 def status_text(status: int) -> str: ...
 def dot(a: _Float32, b: _Float32) -> float: ...
@@ -169,6 +171,8 @@ class Registry:
         max_latency_ms: float = ...,
         min_quality: float = ...,
         min_expected_quality: float = ...,
+        outputs: _UInt32 | None = None,
+        probabilities: _Float32 | None = None,
     ) -> Scores: ...
     def relevance(
         self,
@@ -309,3 +313,39 @@ class Routes:
         precision: float | None = None,
         coverage: float | None = None,
     ) -> tuple[dict[str, Any], npt.NDArray[np.void]]: ...
+
+@final
+class Model:
+    def __init__(self, source: str | os.PathLike[str] | _BytesLike) -> None: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def encoder_id(self) -> str: ...
+    @property
+    def encoder_checksum(self) -> str: ...
+    @property
+    def checksum(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def n_out(self) -> int: ...
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def reads_text(self) -> bool: ...
+    @property
+    def prior(self) -> _Float32: ...
+    @property
+    def support(self) -> _UInt32: ...
+    def apply(
+        self,
+        vectors: _Float32,
+        texts: Sequence[str | None] | None = None,
+        encoder: Encoder | None = None,
+    ) -> _Float32: ...
+
+def word_features(
+    encoder: Encoder, texts: Sequence[str], n_buckets: int, features: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], _Float32]: ...

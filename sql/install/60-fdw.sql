@@ -42,3 +42,9 @@ COMMENT ON FOREIGN TABLE route_results IS
 COMMENT ON COLUMN route_results.estimated_cost IS 'USD; NULL: the agent has no price';
 COMMENT ON COLUMN route_results.max_cost IS 'limit in USD on the estimated cost of the request';
 COMMENT ON COLUMN route_results.budget_remaining IS 'what is left to spend, in USD';
+
+CREATE FUNCTION tinydancer.session_activity(
+    OUT inputs_evaluated bigint, OUT texts_embedded bigint, OUT requests_routed bigint, OUT requests_matched bigint)
+    AS 'MODULE_PATHNAME', 'tinydancer_session_activity' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION tinydancer.session_activity() IS
+    'What this session has worked out so far: how often a foreign scan evaluated its inputs, texts embedded, requests scored against agents and against semantic routes';

@@ -41,6 +41,13 @@ def quantise(a: Array) -> tuple[Array, float]:
     return np.clip(np.rint(quotients), -127, 127).astype(np.int8), float(scale)
 
 
+def matvec_i8(matrix: Array, scales: Array, x: Array) -> Array:
+    """The product of an int8 matrix with a scale per row and a vector that is quantised."""
+    quantised, scale = quantise(x)
+    sums = matrix.astype(np.int64) @ quantised.astype(np.int64)
+    return sums.astype(np.float32) * (np.float32(scale) * scales.astype(np.float32))
+
+
 def topk_cosine(query: Array, rows: Array, scales: Array, k: int) -> tuple[Array, Array]:
     """Row numbers and cosines of the k nearest rows; equal cosines by row number."""
     quantised, scale = quantise(query)

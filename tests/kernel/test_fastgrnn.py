@@ -11,12 +11,14 @@ import pytest
 from oracle import Cell
 
 from tinydancer import _kernels
-from tinydancer.errors import NonFiniteError, ShapeError
+from tinydancer.errors import InvalidInputError, NonFiniteError, ShapeError
 
 # Greatest distance of a state from the float64 oracle, with weights drawn so that the gates'
 # inputs have a standard deviation near 1 (greatest of 30 seeds: 6.2e-7 and 0.036).
 F32_BOUND = 2e-6
 INT8_BOUND = 0.06
+
+LEVELS = _kernels.LEVELS[: _kernels.LEVELS.index(_kernels.BEST_LEVEL) + 1]
 
 SHAPES = [
     (1, 1, 0, 0),
@@ -110,6 +112,38 @@ def test_entry_points_of_one_cell_give_the_same_bits(
     assert cell.forward(x, h).tobytes() == stepped.tobytes()
     # In two parts, as a stream arrives.
     assert cell.forward(x[3:], cell.forward(x[:3], h)).tobytes() == stepped.tobytes()
+
+
+@pytest.mark.parametrize("shape, tied", VARIANTS)
+@pytest.mark.parametrize("int8", [False, True])
+def test_levels_give_the_same_bits(
+    rng: np.random.Generator, shape: tuple[int, int, int, int], tied: bool, int8: bool
+) -> None:
+    parameters = make(rng, shape, tied)
+    x = inputs(rng, 4, shape[0])
+    h = rng.uniform(-1, 1, shape[1]).astype(np.float32)
+    # Rows that saturate the gates, and one of zeros.
+    x[1] *= 1e4
+    x[2] = 0
+    want = None
+    for level in LEVELS:
+        cell = _kernels.FastGRNN(**parameters, int8=int8, level=level)
+        assert cell.level == level
+        got = cell.forward_batch(x).tobytes() + cell.forward(x, h).tobytes()
+        want = got if want is None else want
+        assert got == want, level
+
+
+def test_level_is_named_by_the_environment_unless_given(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = make(rng, (5, 3, 0, 0), True)
+    assert _kernels.FastGRNN(**parameters).level == _kernels.BEST_LEVEL
+    monkeypatch.setenv("TINYDANCER_KERNEL_LEVEL", "portable")
+    assert _kernels.FastGRNN(**parameters).level == "portable"
+    assert _kernels.FastGRNN(**parameters, level=LEVELS[-1]).level == LEVELS[-1]
+    with pytest.raises(InvalidInputError, match='unknown kernel level "sse9"'):
+        _kernels.FastGRNN(**parameters, level="sse9")
 
 
 def test_tied_cell_equals_an_untied_one_with_the_same_matrices_twice(

@@ -12,6 +12,7 @@ import route_oracle as oracle
 from tinydancer import _kernels
 from tinydancer.errors import DimensionError, InvalidInputError, NonFiniteError, ShapeError
 
+LEVELS = _kernels.LEVELS[: _kernels.LEVELS.index(_kernels.BEST_LEVEL) + 1]
 SCORERS = ("nearest", "centroid", "top3", "ridge")
 
 
@@ -89,6 +90,29 @@ def test_scores_equal_the_oracle(case: Case, scorer: str) -> None:
         got = routes.score(query)
         assert np.array_equal(np.isfinite(got), np.isfinite(want))
         assert np.allclose(got, want, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("dim", [24, 129])
+def test_scores_and_tuning_have_the_same_bits_at_every_level(
+    rng: np.random.Generator, scorer: str, dim: int
+) -> None:
+    # More utterances than are compared at a time, in routes of one, of none and of many.
+    counts = [5, 1, 70, 0, 2, 1, 1, 131, 8]
+    case = Case(rng, counts, [0, 2, 3, 1, 1, 0, 40, 0, 1], dim)
+    want = None
+    for level in LEVELS:
+        routes = case.kernel(scorer=scorer, level=level)
+        result, reports = routes.tune()
+        got = (
+            np.concatenate([routes.score(query) for query in case.queries]).tobytes(),
+            reports.tobytes(),
+            result["mu"],
+            result["accuracy"],
+            None if result["weights"] is None else result["weights"].tobytes(),
+        )
+        want = got if want is None else want
+        assert got == want, level
 
 
 def test_scores_of_a_route_without_utterances_are_minus_infinity(case: Case) -> None:

@@ -19,6 +19,7 @@ from tinydancer.errors import (
 )
 
 DIM = 32
+LEVELS = _kernels.LEVELS[: _kernels.LEVELS.index(_kernels.BEST_LEVEL) + 1]
 COSTS = ("cost_per_1k_tokens", "cost_per_1k_output_tokens", "cost_per_call", "cost_per_second")
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "cost": {"cost_weight": 1.0},
@@ -42,7 +43,7 @@ def agent(**figures: Any) -> dict[str, Any]:
     }
 
 
-def pack(agents: list[dict[str, Any]]) -> _kernels.Registry:
+def pack(agents: list[dict[str, Any]], level: str | None = None) -> _kernels.Registry:
     packed = np.zeros(len(agents), dtype=_kernels.AGENT_DTYPE)
     capabilities: list[int] = []
     vectors: list[np.ndarray] = []
@@ -62,7 +63,9 @@ def pack(agents: list[dict[str, Any]]) -> _kernels.Registry:
     quantised = [_kernels.quantise(vector) for vector in vectors]
     rows = np.array([q for q, _ in quantised], dtype=np.int8).reshape(-1, DIM)
     scales = [scale for _, scale in quantised]
-    return _kernels.Registry(packed, np.array(capabilities, np.uint32), rows, scales, names)
+    return _kernels.Registry(
+        packed, np.array(capabilities, np.uint32), rows, scales, names, level=level
+    )
 
 
 def unit(rng: np.random.Generator) -> np.ndarray:
@@ -161,6 +164,18 @@ def test_scores_of_random_registries_equal_the_oracle(
             assert row["latency_utility"] == pytest.approx(one.latency_utility, rel=1e-12)
             assert row["score"] == pytest.approx(one.score, rel=1e-5)
         assert got.n_eligible == sum(not one.rejected_by for one in want)
+
+
+def test_candidates_have_the_same_bits_at_every_level(rng: np.random.Generator) -> None:
+    # Agents of no phrase, and of more than are compared at a time.
+    agents = random_agents(rng, 30)
+    agents[4]["phrases"] = [unit(rng) for _ in range(150)]
+    query = unit(rng)
+    want = None
+    for level in LEVELS:
+        got = pack(agents, level).score(query, mu=0.3, s=0.1, quality_weight=1.0).candidates
+        want = got if want is None else want
+        assert got.tobytes() == want.tobytes(), level
 
 
 def test_best_and_order_of_random_registries_follow_score_cost_and_number(

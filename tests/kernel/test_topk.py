@@ -9,6 +9,8 @@ from oracle import topk_cosine
 from tinydancer import _kernels
 from tinydancer.errors import NonFiniteError, ShapeError
 
+LEVELS = _kernels.LEVELS[: _kernels.LEVELS.index(_kernels.BEST_LEVEL) + 1]
+
 
 def unit_rows(rng: np.random.Generator, n: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
     rows = np.zeros((n, dim), dtype=np.int8)
@@ -23,16 +25,17 @@ def unit(rng: np.random.Generator, dim: int) -> np.ndarray:
     return _kernels.normalise(rng.normal(size=dim).astype(np.float32))
 
 
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("n, dim", [(1, 1), (7, 16), (100, 33), (1000, 384)])
 def test_topk_of_random_rows_equals_an_exhaustive_sort(
-    rng: np.random.Generator, n: int, dim: int
+    rng: np.random.Generator, n: int, dim: int, level: str
 ) -> None:
     rows, scales = unit_rows(rng, n, dim)
     query = unit(rng, dim)
     for k in (1, 2, 5, n - 1, n, n + 3):
         if k < 0:
             continue
-        index, score = _kernels.topk_cosine(query, rows, scales, k)
+        index, score = _kernels.topk_cosine(query, rows, scales, k, level=level)
         want_index, want_score = topk_cosine(query, rows, scales, k)
         assert index.tolist() == want_index.tolist()
         assert score.tobytes() == want_score.tobytes()
@@ -73,6 +76,16 @@ def test_topk_of_itself_is_first_and_at_most_one(rng: np.random.Generator) -> No
     index, score = _kernels.topk_cosine(query, rows, scales, 1)
     assert index.tolist() == [17]
     assert 0.999 < score[0] <= 1.0
+
+
+def test_topk_of_a_scale_that_is_no_number_is_farthest(rng: np.random.Generator) -> None:
+    rows, scales = unit_rows(rng, 40, 16)
+    scales[7] = np.nan
+    query = unit(rng, 16)
+    for k in (1, 3, 40):
+        index, score = _kernels.topk_cosine(query, rows, scales, k)
+        assert (7 in index.tolist()) == (k == 40)
+        assert not np.isnan(score).any()
 
 
 def test_topk_of_a_zero_query_or_row_has_cosine_zero(rng: np.random.Generator) -> None:

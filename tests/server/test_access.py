@@ -233,6 +233,25 @@ def test_router_routes_through_a_foreign_table_of_its_own(sampled: Any) -> None:
     assert state(sampled, "td_viewer", create) == DENIED
 
 
+def test_router_imports_tables_and_says_who_reads_them(sampled: Any) -> None:
+    sampled.execute("CREATE SCHEMA own; GRANT ALL ON SCHEMA own TO PUBLIC")
+    load = "IMPORT FOREIGN SCHEMA tinydancer FROM SERVER tinydancer INTO own"
+    read = [
+        "SELECT agent_name FROM own.route_candidates WHERE request = 'debug my program'",
+        "SELECT route_name FROM own.semantic_matches WHERE request = 'debug my program'",
+    ]
+    for role in ("td_none", "td_viewer"):
+        assert state(sampled, role, load) == DENIED
+    assert state(sampled, "td_router", load, *read) is None
+    # They belong to who imported them: a level is no privilege on them, and needs not be one.
+    for query in read:
+        for role in ("td_none", "td_viewer", "td_operator"):
+            become = f"SET SESSION AUTHORIZATION {role}"
+            assert state(sampled, "td_router", load, become, query) == DENIED
+            granted = f"GRANT SELECT ON ALL TABLES IN SCHEMA own TO {role}"
+            assert state(sampled, "td_router", load, granted, become, query) is None
+
+
 # ---------------------------------------------------------------- giving and taking
 
 

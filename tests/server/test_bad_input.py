@@ -248,9 +248,21 @@ def test_internal_function_called_by_hand_is_refused(checker: Checker) -> None:
     checker.finish(len(internal))
 
 
+def every_foreign_table(conn: Any) -> list[str]:
+    """Those of the extension and those that can be imported."""
+    conn.execute("CREATE SCHEMA td")
+    conn.execute("IMPORT FOREIGN SCHEMA tinydancer FROM SERVER tinydancer INTO td")
+    imported = conn.execute(
+        "SELECT ftrelid::regclass::text FROM pg_foreign_table "
+        "JOIN pg_class c ON c.oid = ftrelid WHERE c.relnamespace = 'td'::regnamespace "
+        "AND c.relname <> 'route_results' ORDER BY 1"
+    )
+    return [*catalog.foreign_tables(conn), *(row[0] for row in imported)]
+
+
 def test_foreign_table_given_a_bad_input_answers_or_says_why(checker: Checker) -> None:
     conn = checker.conn
-    for table in catalog.foreign_tables(conn):
+    for table in every_foreign_table(conn):
         query = f"SELECT * FROM {table} WHERE request = 'debug my program'"
         for column, kind in catalog.columns(conn, table):
             for value in values(kind, f"column {column} of {table}"):
@@ -274,15 +286,20 @@ def test_foreign_table_with_a_bad_option_answers_or_says_why(checker: Checker) -
         "", " ", "-1", "0", "NaN", "Infinity", "-Infinity", "1e400", "no such thing", "{}",
         "{NULL}", "{{a,b},{c,d}}", "{", "x" * 300, "null", "5e-324",
     ]  # fmt: skip
-    for table in catalog.foreign_tables(conn):
+    for table in every_foreign_table(conn):
+        which = table.split(".")[-1]
         columns = ", ".join(f"{name} {kind}" for name, kind in catalog.columns(conn, table))
         names = [name for name, _ in catalog.columns(conn, table)]
+        for text in texts:
+            checker.run(
+                f"CREATE FOREIGN TABLE own (x text) SERVER tinydancer OPTIONS (table '{text}')"
+            )
         for option in [*names, "max_cots", "", "host", "x" * 300]:
             for text in texts:
                 quoted = '"' + option.replace('"', '""') + '"'
                 checker.run(
                     f"CREATE FOREIGN TABLE own ({columns}) SERVER tinydancer "
-                    f"OPTIONS ({quoted} '{text}')",
+                    f"OPTIONS (table '{which}', {quoted} '{text}')",
                     "SELECT * FROM own WHERE request = 'debug my program'",
                     "SELECT * FROM own WHERE request = 'debug my program' AND "
                     + (f"{option} IS NULL" if option in names else "true"),

@@ -144,3 +144,50 @@ def test_dump_carries_no_builtin_row(sampled: Any, db: Any) -> None:
             block = dump.split(f"COPY {table} ")[1].split("\n\\.")[0]
             place = block.splitlines()[0].split("(")[1].split(")")[0].split(", ").index("builtin")
             assert all(row.split("\t")[place] == "f" for row in block.splitlines()[1:]), table
+
+
+OWN_TABLES = """
+CREATE SCHEMA td;
+IMPORT FOREIGN SCHEMA tinydancer FROM SERVER tinydancer INTO td
+    OPTIONS (max_cost '0.01', excluded_agents '{"a, b",it''s}', top_k '2', user_tier 'it''s gold');
+CREATE FOREIGN TABLE plain (request text, agent_name text) SERVER tinydancer OPTIONS (pool 'cheap');
+CREATE FOREIGN TABLE best (request text, rank integer, route_name text, top_k integer)
+    SERVER tinydancer OPTIONS (table 'semantic_matches', top_k '1');
+CREATE VIEW seen AS SELECT c.agent_name, m.route_name FROM td.route_candidates c
+    JOIN td.semantic_matches m ON m.request = c.request
+    WHERE c.request = 'my program crashes' AND c.rank = 1;
+GRANT SELECT ON td.semantic_matches, seen TO td_viewer;
+"""
+
+
+def own_tables(conn: Any) -> list[Any]:
+    """Foreign tables of the user's own: columns, options, privileges, and what they answer."""
+    return [
+        conn.execute(sql).fetchall()
+        for sql in (
+            # pg_dump sorts options by their names.
+            "SELECT f.ftrelid::regclass::text, "
+            "ARRAY(SELECT unnest(f.ftoptions) ORDER BY 1), c.relacl::text, "
+            "array_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) "
+            "FROM pg_foreign_table f JOIN pg_class c ON c.oid = f.ftrelid "
+            "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 "
+            "WHERE c.oid <> 'route_results'::regclass "
+            "GROUP BY 1, 2, 3 ORDER BY 1",
+            "SELECT * FROM td.route_candidates WHERE request = 'my program crashes'",
+            "SELECT * FROM td.semantic_matches WHERE request = 'my program crashes'",
+            "SELECT * FROM plain WHERE request = 'my program crashes'",
+            "SELECT * FROM best WHERE request = 'my program crashes'",
+            "SELECT * FROM seen",
+        )
+    ]
+
+
+def test_foreign_tables_of_ones_own_are_dumped_with_their_options(sampled: Any, db: Any) -> None:
+    sampled.execute(OWN_TABLES)
+    before = own_tables(sampled)
+    assert all(before)
+    with restored(sampled, db) as conn:
+        assert own_tables(conn) == before
+        conn.execute("DROP SCHEMA td CASCADE")
+        conn.execute("DROP EXTENSION tinydancer CASCADE")
+        assert conn.execute("SELECT count(*) FROM pg_foreign_table").fetchone() == (0,)

@@ -59,6 +59,14 @@ def embedded(conn: Any, texts: list[str]) -> bytes:
     return np.array([row[0] for row in rows], np.float32).tobytes()
 
 
+def matched(conn: Any) -> list[Any]:
+    return conn.execute(
+        "SELECT n, s.* FROM unnest(%s::text[]) WITH ORDINALITY AS u (t, n), "
+        "ruvector_semantic_route(t, 99) s ORDER BY n, s.route_name",
+        (TEXTS,),
+    ).fetchall()
+
+
 def test_vectors_and_decisions_have_the_same_bits_at_every_level(switched: Any) -> None:
     conn, path = switched
     encoder = Encoder(path)
@@ -66,9 +74,16 @@ def test_vectors_and_decisions_have_the_same_bits_at_every_level(switched: Any) 
     router = Router.from_json(DEMO / "agents.json", encoder)
     decisions = [router.route(text) for text in TEXTS]
     stored = conn.execute("SELECT embedding FROM tinydancer.agent_phrase ORDER BY 1").fetchall()
+    for number, text in enumerate(TEXTS):
+        conn.execute(
+            "SELECT ruvector_create_route(%s, utterances := %s)", (f"r{number}", [text, text[:9]])
+        )
+    matches = matched(conn)
+    assert len(matches) == len(TEXTS) ** 2
     for level in ("auto", *RUNNABLE):
         conn.execute(f"SET tinydancer.kernel_level = '{level}'")
         assert embedded(conn, TEXTS) == vectors, level
+        assert matched(conn) == matches, level
         for text, decision in zip(TEXTS, decisions, strict=True):
             row = conn.execute(
                 "SELECT agent_name, confidence, similarity, reasoning FROM ruvector_route(%s)",

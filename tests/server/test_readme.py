@@ -1,7 +1,9 @@
 """Documents say what is true: their SQL is executed, its output compared, their commands exist.
 
-In: README.md and docs/functions/, whose SQL blocks to execute follow the comment ``<!-- run -->``
-and whose expected output follows ``<!-- prints -->``; each document has a database of its own.
+In: README.md, docs/foreign-tables.md, docs/doors.md and docs/functions/, whose SQL and Python
+blocks to execute follow the comment ``<!-- run -->`` and whose expected output follows
+``<!-- prints -->``; each document has a database of its own, which Python finds by the variables of
+libpq.
 Out: failures that name the block, and functions of the extension that no page describes.
 """
 
@@ -17,10 +19,14 @@ import catalog
 import psycopg
 import pytest
 
+from tinydancer import multicorn
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs" / "functions").glob("*.md"))
 INDEX = ROOT / "docs" / "functions" / "README.md"
+FOREIGN_TABLES = ROOT / "docs" / "foreign-tables.md"
+DOORS = ROOT / "docs" / "doors.md"
 
 _BLOCK = re.compile(r"(?:<!-- (run|prints) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
@@ -46,15 +52,30 @@ def test_readme_first_code_is_make_demo_and_make_test() -> None:
     assert [line.split("#")[0].strip() for line in lines] == ["make demo", "make test"]
 
 
+def run_python(text: str, db: Any) -> str:
+    """What a program of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        env=db.cluster.environment(db.name),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def execute(document: str, db: Any) -> tuple[int, int]:
     """Run and compare the marked blocks; returns how many there were of each."""
     printed = ""
     ran = compared = 0
     shown = True
-    for mark, _, text in blocks(document):
+    for mark, language, text in blocks(document):
         if mark == "run":
             assert shown or "ERROR:" not in printed, printed
-            printed = db.psql(text, "-P", "format=aligned", "-P", "tuples_only=off")
+            if language == "python":
+                printed = run_python(text, db)
+            else:
+                printed = db.psql(text, "-P", "format=aligned", "-P", "tuples_only=off")
             ran += 1
             shown = False
         elif mark == "prints":
@@ -69,6 +90,42 @@ def test_readme_sql_blocks_run_and_print_what_it_says(db: Any) -> None:
     ran, compared = execute(README, db)
     assert ran >= 4
     assert compared >= 3
+
+
+def test_page_of_foreign_tables_runs_and_prints_what_it_says(db: Any) -> None:
+    ran, compared = execute(FOREIGN_TABLES.read_text(encoding="utf-8"), db)
+    assert ran >= 4
+    assert compared >= 4
+
+
+def test_page_of_doors_runs_and_prints_what_it_says(db: Any) -> None:
+    ran, compared = execute(DOORS.read_text(encoding="utf-8"), db)
+    assert ran >= 5
+    assert compared >= 4
+
+
+def test_page_of_doors_names_the_wrappers() -> None:
+    text = DOORS.read_text(encoding="utf-8")
+    assert all(name in text for name in multicorn.__all__)
+    for name in re.findall(r"wrapper 'tinydancer\.multicorn\.(\w+)'", text):
+        assert name in multicorn.__all__
+
+
+def test_page_of_foreign_tables_names_every_table_option_and_input(conn: Any) -> None:
+    text = FOREIGN_TABLES.read_text(encoding="utf-8")
+    conn.execute(
+        "IMPORT FOREIGN SCHEMA tinydancer EXCEPT (route_results) FROM SERVER tinydancer INTO public"
+    )
+    tables = [
+        row[0] for row in conn.execute("SELECT ftrelid::regclass::text FROM pg_foreign_table")
+    ]
+    assert len(tables) >= 3
+    for table in tables:
+        assert f"| `{table}` |" in text
+        inputs = [name for name, _ in catalog.columns(conn, table)]
+        inputs = inputs[inputs.index("optimize_for" if "optimize_for" in inputs else "top_k") :]
+        for name in inputs:
+            assert f"`{name}`" in text, f"{table}.{name}"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +162,9 @@ def test_every_function_page_has_a_function_and_a_line_in_the_index(conn: Any) -
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page != INDEX], ids=lambda page: page.stem
+    "page",
+    [page for page in (*PAGES, FOREIGN_TABLES) if page != INDEX],
+    ids=lambda page: page.stem,
 )
 def test_function_page_lists_its_errors_by_sqlstate(page: Path) -> None:
     rows = re.findall(r"(?m)^\| *((?:`[0-9A-Z]{5}`(?:, )?)+) *\|", page.read_text(encoding="utf-8"))
@@ -185,7 +244,7 @@ def test_readme_tinydancer_commands_exist(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [ROOT / "README.md", DOORS, *PAGES], ids=lambda path: path.stem)
 def test_links_and_pictures_of_a_document_exist(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
     assert targets or path in PAGES

@@ -1,5 +1,5 @@
 /*
- * td_bert_lanes.h - sixteen lanes at a time, whatever the processor has.
+ * td_lanes.h - sixteen lanes at a time, whatever the processor has.
  *
  * Vector types of GCC and Clang, which compile to one, two, four or sixteen instructions an
  * operation; each lane does the same IEEE operation everywhere, so all levels give the same bits.
@@ -7,8 +7,8 @@
  * do badly, LANES_AVX512 or LANES_SSE2, defined by a file that has included the intrinsics, chooses
  * an instruction by name.
  */
-#ifndef TD_BERT_LANES_H
-#define TD_BERT_LANES_H
+#ifndef TD_LANES_H
+#define TD_LANES_H
 
 #include <stdint.h>
 #include <string.h>
@@ -212,4 +212,4 @@ lanes_gelu(v16f x)
 	return x * (held * p + 0.5f);
 }
 
-#endif /* TD_BERT_LANES_H */
+#endif /* TD_LANES_H */

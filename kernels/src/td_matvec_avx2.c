@@ -1,0 +1,103 @@
+/*
+ * td_matvec_avx2.c - one vector against many rows for processors with AVX2.
+ *
+ * In and out: see td_matvec.h.  Chosen by td_code_of().
+ */
+#include "tinydancer.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+#include <immintrin.h>
+
+#include "td_matvec.h"
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+
+#define LANES_SSE2
+#include "td_lanes.h"
+
+#define VECTOR 32
+#define ROWS 4
+#define WIDE_OPERAND 0
+
+/*
+ * One to four rows.  maddubs multiplies unsigned by signed: the row's magnitude by the operand with
+ * the row's sign.  Two such products are at most 2 * 128 * 127 and fit in 16 bits.
+ */
+static TD_INLINE void
+some_rows_i8(const int8_t *rows, const float *scales, int count, size_t n,
+			 const td_operand *operand, float *y)
+{
+	const __m256i ones = _mm256_set1_epi16(1);
+	__m256i acc[4];
+	size_t whole = n - n % 32;
+	size_t i;
+	int r;
+
+	for (r = 0; r < count; r++)
+		acc[r] = _mm256_setzero_si256();
+	for (i = 0; i < whole; i += 32)
+	{
+		__m256i x = _mm256_loadu_si256((const __m256i *) (operand->narrow + i));
+
+		for (r = 0; r < count; r++)
+		{
+			__m256i row = _mm256_loadu_si256((const __m256i *) (rows + r * n + i));
+			__m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(row), _mm256_sign_epi8(x, row));
+
+			acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(pairs, ones));
+		}
+	}
+	for (r = 0; r < count; r++)
+	{
+		__m128i four =
+			_mm_add_epi32(_mm256_castsi256_si128(acc[r]), _mm256_extracti128_si256(acc[r], 1));
+		int32_t sum;
+
+		four = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(1, 0, 3, 2)));
+		four = _mm_add_epi32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(2, 3, 0, 1)));
+		sum = _mm_cvtsi128_si32(four);
+		for (i = whole; i < n; i++)
+			sum += operand->narrow[i] * rows[r * n + i];
+		y[r] = (float) sum * (operand->scale * scales[r]);
+	}
+}
+
+static void
+rows_i8(const int8_t *rows, const float *scales, size_t n_rows, size_t n, const td_operand *operand,
+		float *y)
+{
+	size_t row = 0;
+
+	for (; row + 4 <= n_rows; row += 4)
+		some_rows_i8(rows + row * n, scales + row, 4, n, operand, y + row);
+	for (; row < n_rows; row++)
+		some_rows_i8(rows + row * n, scales + row, 1, n, operand, y + row);
+}
+
+static TD_INLINE uint32_t
+lanes_above(const float *y, float limit)
+{
+	const __m256 least = _mm256_set1_ps(limit);
+	__m256 low = _mm256_cmp_ps(_mm256_loadu_ps(y), least, _CMP_GT_OQ);
+	__m256 high = _mm256_cmp_ps(_mm256_loadu_ps(y + 8), least, _CMP_GT_OQ);
+
+	return (uint32_t) _mm256_movemask_ps(low) | (uint32_t) _mm256_movemask_ps(high) << 8;
+}
+
+#include "td_matvec_body.h"
+
+const td_code td_code_avx2 = CODE;
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif
