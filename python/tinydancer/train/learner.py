@@ -266,7 +266,7 @@ def learn(
         The chosen candidate and what it learned.
     """
     n = len(rows)
-    k = min(10 if n <= 2000 else 5 if n <= 6000 else 3, n)
+    k = min(5 if n <= 400 or 2000 < n <= 6000 else 10 if n <= 2000 else 3, n)
     fold = spread(rows.groups, strata, k, np.random.default_rng([seed, 3]))
     tried = candidates(n)
 
