@@ -1,7 +1,7 @@
 /*
  * td_sql_version.c - tinydancer.registry_version(): whether a copy of the registry is still good.
  *
- * In: nothing.  Out: (registry, routes), texts that are compared for equality.  Called by programs
+ * In: nothing.  Out: (registry, routes, models), texts that are compared for equality.  Called by programs
  * that keep a copy of the tables between queries, such as tinydancer.multicorn.
  *
  * A backend counts the changes that it hears of, so its own name and start are part of a version:
@@ -30,15 +30,17 @@ Datum
 tinydancer_registry_version(PG_FUNCTION_ARGS)
 {
 	TupleDesc desc;
-	Datum values[2];
-	bool nulls[2] = {0};
+	Datum values[3];
+	bool nulls[3] = {0};
 	uint64 registry;
 	uint64 routes;
+	uint64 models;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	tdpg_registry_generations(&registry, &routes);
+	tdpg_registry_generations(&registry, &routes, &models);
 	values[0] = version(registry);
 	values[1] = version(routes);
+	values[2] = version(models);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -25,6 +25,7 @@ from tinydancer.encoder import Encoder
 from tinydancer.errors import (
     EncoderUnavailableError,
     FileFormatError,
+    ModelUnusableError,
     NonFiniteError,
     TinyDancerError,
 )
@@ -36,7 +37,9 @@ __all__ = [
     "StoredRouter",
     "VectorsOnly",
     "Version",
+    "apply",
     "read_encoder",
+    "read_model",
     "read_router",
     "read_scales",
     "read_version",
@@ -57,18 +60,20 @@ class Version:
     """What two copies of the tables are compared by.
 
     Attributes:
-        registry: of agents, phrases, policies, models and settings.
+        registry: of agents, phrases, policies and settings.
         routes: of semantic routes and settings.
+        models: of trained models and settings.
     """
 
     registry: str
     routes: str
+    models: str
 
 
 def read_version(conn: psycopg.Connection[Any]) -> Version:
     """The version of the tables; what is read after the call is no older."""
     row = conn.execute(
-        "SELECT v.registry, v.routes FROM tinydancer.registry_version() v"
+        "SELECT v.registry, v.routes, v.models FROM tinydancer.registry_version() v"
     ).fetchone()
     assert row is not None
     return Version(*row)
@@ -113,9 +118,10 @@ class VectorsOnly:
         self.fit_mu = fit_mu
         self.fit_s = fit_s
         self.fault = fault
-        self._counter: Encoder | None = None
+        self.checksum = ""  # that of the file which the active model was trained with
+        self.counter: Encoder | None = None
         with contextlib.suppress(TinyDancerError, OSError):
-            self._counter = Encoder.load("static")
+            self.counter = Encoder.load("static")
 
     def embed_info(self, text: str) -> tuple[FloatVector, int, int, int]:
         """Raise what is against it."""
@@ -123,7 +129,52 @@ class VectorsOnly:
 
     def count_tokens(self, text: str) -> int:
         """A request that comes with its vector costs what its text costs."""
-        return 0 if self._counter is None else self._counter.count_tokens(text)
+        return 0 if self.counter is None else self.counter.count_tokens(text)
+
+
+def read_model(
+    cursor: psycopg.Cursor[Any], kind: str, encoder: Encoder
+) -> tuple[int, _kernels.Model] | None:
+    """The active model of a kind for the encoder, and its version; None: there is none.
+
+    Raises:
+        ModelUnusableError: if it was trained on another file's vectors.
+        FileFormatError: if its bytes are damaged.
+    """
+    cursor.execute(
+        "SELECT m.version, m.bytes FROM tinydancer.model m "
+        "WHERE m.active AND m.kind = %s AND m.encoder = %s ORDER BY m.builtin LIMIT 1",
+        (kind, encoder.id),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    version, content = row
+    model = _kernels.Model(bytes(content))
+    # Of an encoder whose file is not here only the dimension is known.
+    alone = isinstance(encoder, VectorsOnly)
+    if model.dim != encoder.dim or not (alone or model.encoder_checksum == encoder.checksum):
+        raise ModelUnusableError(
+            f'model is for another encoder than "{encoder.id}"',
+            f'Version {version} of kind "{kind}" was trained on {model.dim}-dimensional vectors of '
+            f"a file with checksum {model.encoder_checksum}.",
+            "Train it again with this encoder.",
+        )
+    if isinstance(encoder, VectorsOnly):
+        encoder.checksum = model.encoder_checksum
+    return version, model
+
+
+def apply(
+    model: _kernels.Model, encoder: Encoder, text: str | None, vector: FloatVector
+) -> FloatVector:
+    """What a model says of a request, (n_out,); words that cannot be read are left out."""
+    if isinstance(encoder, VectorsOnly):
+        counter = encoder.counter
+        if counter is None or (model.reads_text and counter.dim != model.dim):
+            text = None
+        return model.apply(vector[None], [text], counter)[0]
+    return model.apply(vector[None], [text], encoder)[0]
 
 
 def _fault_of(id: str, checksum: str | None) -> tuple[Encoder | None, TinyDancerError | None]:
@@ -212,9 +263,13 @@ class StoredRouter(Router):
     agents: tuple[StoredAgent, ...]
 
     def __init__(
-        self, agents: Sequence[StoredAgent], encoder: Encoder, policies: Mapping[str, Policy]
+        self,
+        agents: Sequence[StoredAgent],
+        encoder: Encoder,
+        policies: Mapping[str, Policy],
+        model: _kernels.Model | None = None,
     ) -> None:
-        super().__init__(agents, encoder)
+        super().__init__(agents, encoder, model=model)
         self.policies = dict(policies)
 
     def _pack(self) -> _kernels.Registry:
@@ -224,6 +279,9 @@ class StoredRouter(Router):
     def _phrase_vector(self, agent: Agent, phrase: int) -> FloatVector:
         stored = self._vectors[phrase]
         return super()._phrase_vector(agent, phrase) if stored is None else stored
+
+    def _probabilities(self, vector: FloatVector, request: str | None) -> FloatVector | None:
+        return None if self.model is None else apply(self.model, self.encoder, request, vector)
 
 
 def _callers_phrase(description: str, phrase: Phrase, can_embed: bool) -> Phrase:
@@ -337,4 +395,7 @@ def read_router(conn: psycopg.Connection[Any]) -> StoredRouter:
     """
     with snapshot(conn) as cursor:
         encoder = read_encoder(cursor)
-        return StoredRouter(_read_agents(cursor, encoder), encoder, _read_policies(cursor))
+        agents = _read_agents(cursor, encoder)
+        policies = _read_policies(cursor)
+        found = read_model(cursor, "quality", encoder)
+        return StoredRouter(agents, encoder, policies, None if found is None else found[1])
