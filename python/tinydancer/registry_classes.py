@@ -1,7 +1,7 @@
 """The task classifier of a database, which answers as ruvector_classify_request() does.
 
-A psycopg connection comes in, a classifier comes out: what ``fdw/td_classifier.c`` uses, from the same
-row of tinydancer.model.  Used by ``tinydancer.multicorn``.
+A psycopg connection comes in, a classifier comes out: what ``fdw/td_classifier.c`` uses, from the
+same row of tinydancer.model.  Used by ``tinydancer.multicorn``.
 """
 
 from __future__ import annotations

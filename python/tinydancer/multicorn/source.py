@@ -1,7 +1,7 @@
 """The database of the registry, and this process's copy of what it holds.
 
-In: a connection string.  Out: what decides, matches and classifies, as new as the last commit.  Called by
-tables.py.
+In: a connection string.  Out: what decides, matches and classifies, as new as the last commit.
+Called by tables.py.
 
 A process has one connection for each connection string, in autocommit: the copy is checked at the
 beginning of each scan by one call of tinydancer.registry_version(), and read again when that says
