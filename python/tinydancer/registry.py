@@ -118,10 +118,9 @@ class VectorsOnly:
         self.fit_mu = fit_mu
         self.fit_s = fit_s
         self.fault = fault
-        self.checksum = ""  # that of the file which the active model was trained with
-        self.counter: Encoder | None = None
+        self.words: Encoder | None = None
         with contextlib.suppress(TinyDancerError, OSError):
-            self.counter = Encoder.load("static")
+            self.words = Encoder.load("static")
 
     def embed_info(self, text: str) -> tuple[FloatVector, int, int, int]:
         """Raise what is against it."""
@@ -129,7 +128,7 @@ class VectorsOnly:
 
     def count_tokens(self, text: str) -> int:
         """A request that comes with its vector costs what its text costs."""
-        return 0 if self.counter is None else self.counter.count_tokens(text)
+        return 0 if self.words is None else self.words.count_tokens(text)
 
 
 def read_model(
@@ -160,8 +159,6 @@ def read_model(
             f"a file with checksum {model.encoder_checksum}.",
             "Train it again with this encoder.",
         )
-    if isinstance(encoder, VectorsOnly):
-        encoder.checksum = model.encoder_checksum
     return version, model
 
 
@@ -170,10 +167,10 @@ def apply(
 ) -> FloatVector:
     """What a model says of a request, (n_out,); words that cannot be read are left out."""
     if isinstance(encoder, VectorsOnly):
-        counter = encoder.counter
-        if counter is None or (model.reads_text and counter.dim != model.dim):
+        words = encoder.words
+        if words is None or (model.reads_text and words.dim != model.dim):
             text = None
-        return model.apply(vector[None], [text], counter)[0]
+        return model.apply(vector[None], [text], words)[0]
     return model.apply(vector[None], [text], encoder)[0]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import models
+import model_specs
 import multicorn_scan
 import psycopg
 import pytest
@@ -354,7 +354,7 @@ def test_a_row_that_no_agent_can_have_is_an_error(registry: Any, dsn: str) -> No
 
 def activate(conn: Any, task: str, names: list[str]) -> None:
     """A model of random weights, which says something of each request."""
-    spec = models.random_model(
+    spec = model_specs.random_model(
         11, ("linear", "words"), task=task, link=LINKS[task], n_out=len(names)
     )
     spec = dataclasses.replace(
