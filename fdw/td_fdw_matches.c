@@ -102,6 +102,7 @@ const TdTableKind tdpg_semantic_matches = {
 	.outputs = outputs,
 	.key = TD_MATCH_ROUTE_NAME,
 	.rank = RANK,
+	.task = -1,
 	.check = check_inputs,
 	.rows = rows_of_matches,
 	.begin = begin_matches,

@@ -98,6 +98,7 @@ const TdTableKind tdpg_route_results = {
 	.outputs = outputs,
 	.key = TD_OUT_AGENT_NAME,
 	.rank = -1,
+	.task = TD_TASK_QUALITY,
 	.check = tdpg_check_limits,
 	.rows = rows_of_decision,
 	.begin = begin_decisions,
