@@ -104,11 +104,14 @@ explain_models(const TdTableKind *kind, ExplainState *es)
 	if (kind->task < 0)
 		return;
 	model = tdpg_model_acquire((td_task) kind->task, encoder, CurrentMemoryContext);
-	ExplainPropertyText("Model",
-						model == NULL ? "none"
-									  : psprintf("%s %d%s", td_task_name((td_task) kind->task),
-												 model->version, model->builtin ? " (built-in)" : ""),
-						es);
+	if (model != NULL)
+		ExplainPropertyText("Model",
+							psprintf("%s %d%s", td_task_name((td_task) kind->task), model->version,
+									 model->builtin ? " (built-in)" : ""),
+							es);
+	/* As the server does with what is usually not there: for programs only. */
+	else if (es->format != EXPLAIN_FORMAT_TEXT)
+		ExplainPropertyText("Model", "none", es);
 }
 
 static void
