@@ -173,12 +173,16 @@ extern double tdpg_registry_rows(const char *table);
 /* in td_fdw_plan.c */
 extern void tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid);
 extern void tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
+extern bool tdIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte);
+/* The definition of a planned table. */
+extern const TdTable *tdpg_plan_table(const RelOptInfo *rel);
+/* The expected number of different values of a column of a planned table; 0: nothing is known. */
+extern double tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute);
+
+/* in td_fdw_make_plan.c */
 extern ForeignScan *tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid,
 									 ForeignPath *best_path, List *tlist, List *scan_clauses,
 									 Plan *outer_plan);
-extern bool tdIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte);
-/* The expected number of different values of a column of a planned table; 0: nothing is known. */
-extern double tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute);
 
 /* in td_fdw_scan.c */
 extern void tdBeginForeignScan(ForeignScanState *node, int eflags);
