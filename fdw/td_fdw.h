@@ -60,8 +60,9 @@ typedef struct TdTableKind
 	int key;					 /* the output that tells the rows of a request apart */
 	const char *keys;			 /* the registry's table of keys, NULL: none */
 	int rank;					 /* the output that is the row's number, or NULL; -1: none */
+	int task;					 /* the td_task of the model that it may use, or -1 */
 
-	/* Raise the errors about inputs that can be told when a table is made. */
+	/* Raise the errors about inputs that can be told when a table is made; NULL: there are none. */
 	void (*check)(const TdInputs *inputs);
 	/* Rows of a request, for the planner. */
 	double (*rows)(void);
@@ -148,7 +149,7 @@ typedef struct TdScanState
 } TdScanState;
 
 /* in td_fdw_options.c: the kinds of tables, what a table's definition says, and the validator */
-#define TD_N_KINDS 3
+#define TD_N_KINDS 4
 extern const TdTableKind *const tdpg_table_kinds[TD_N_KINDS];
 /* The definition of a foreign table as the catalog has it, in the current memory context. */
 extern TdTable *tdpg_fdw_read_table(Oid relid);
@@ -163,11 +164,12 @@ extern _Noreturn void tdpg_unknown_option(const char *name, const TdTableKind *c
 /* in td_fdw_import.c */
 extern List *tdImportForeignSchema(ImportForeignSchemaStmt *stmt, Oid server);
 
-/* in td_fdw_route.c, td_fdw_candidates.c, td_fdw_matches.c */
+/* in td_fdw_route.c, td_fdw_candidates.c, td_fdw_matches.c, td_fdw_classes.c */
 extern const TdColumnKind tdpg_route_inputs[TD_N_INPUTS];
 extern const TdTableKind tdpg_route_results;
 extern const TdTableKind tdpg_route_candidates;
 extern const TdTableKind tdpg_semantic_matches;
+extern const TdTableKind tdpg_request_classes;
 
 /* in td_fdw_stats.c; the first once per backend */
 extern void tdpg_fdw_stats_init(void);

@@ -15,7 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, NAN
-from libc.stdint cimport SIZE_MAX, int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport SIZE_MAX, int8_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport getenv
 from libc.string cimport memcpy, memset, strlen
 
@@ -32,6 +32,8 @@ from tinydancer import errors
 __all__ = [
     "AGENT_DTYPE",
     "BEST_LEVEL",
+    "BLOCK_LIMITS",
+    "BLOCK_WEIGHTS",
     "CANDIDATE_DTYPE",
     "CHOICE_DTYPE",
     "EXACT_ITEMS",
@@ -44,6 +46,7 @@ __all__ = [
     "MAX_TEAM",
     "NEAR_TIE",
     "NONE",
+    "NO_REQUEST",
     "RELEVANCE_DTYPE",
     "ROUTE_DTYPE",
     "ROUTE_REPORT_DTYPE",
@@ -63,13 +66,16 @@ __all__ = [
     "divide_budget",
     "dot",
     "dot_i8",
+    "embed_block",
     "exp",
     "fold",
     "hash64",
+    "match_block",
     "matvec",
     "norm",
     "normalise",
     "quantise",
+    "route_block",
     "sigmoid",
     "solve_plan",
     "status_text",
@@ -134,6 +140,7 @@ CANDIDATE_DTYPE = np.dtype(
         ("rejected_by", "u4"),
         ("missing", "u4"),
         ("similarity", "f4"),
+        ("prediction", "u4"),
         ("fit", "f8"),
         ("quality", "f8"),
         ("expected_quality", "f8"),
@@ -1647,6 +1654,11 @@ cdef class Registry:
             self.registry.capabilities = &capability_view[0]
 
     @property
+    def arrays(self):
+        """What it was made of, frozen: agents, capabilities, rows, scales."""
+        return self._arrays
+
+    @property
     def capabilities(self):
         """(c,) uint32, ids, ascending within each agent."""
         return self._arrays[1]
@@ -1688,6 +1700,8 @@ cdef class Registry:
         double max_latency_ms=INFINITY,
         double min_quality=-INFINITY,
         double min_expected_quality=-INFINITY,
+        outputs=None,
+        probabilities=None,
     ):
         """Score every agent for one request.
 
@@ -1711,6 +1725,9 @@ cdef class Registry:
             max_latency_ms: ms.
             min_quality: of the registered quality_score.
             min_expected_quality: of expected quality.
+            outputs: (n_agents,) uint32, the number of each agent's output of a quality model, NONE
+                for one that it does not cover; None: no model.
+            probabilities: (n_out,) float32, what that model says of the request; with outputs.
 
         Returns:
             Scores.
@@ -1725,6 +1742,9 @@ cdef class Registry:
         cdef const uint32_t[::1] excluded_view
         cdef uint8_t[::1] candidate_bytes
         cdef uint32_t[::1] order_view
+        cdef const uint32_t[::1] output_view
+        cdef const float[::1] probability_view
+        cdef double[::1] predicted_view
         cdef Scores result
         cdef td.td_request *request
         cdef td.td_policy policy
@@ -1781,7 +1801,24 @@ cdef class Registry:
 
         result.candidates = np.zeros(n, dtype=CANDIDATE_DTYPE)
         result.order = np.zeros(n, dtype=np.uint32)
-        result._arrays = (vector_copy, required, excluded)
+        predicted = np.zeros(n, dtype=np.float64)
+        if outputs is not None and n > 0:
+            outputs = _frozen(outputs, np.uint32, "outputs")
+            probability_view = _floats(probabilities, "probabilities")
+            covered = outputs[outputs != NONE]
+            if outputs.shape[0] != n or (covered >= probability_view.shape[0]).any():
+                raise errors.ShapeError(
+                    "outputs of the model do not fit the agents",
+                    f"There are {outputs.shape[0]} for {n} agents.",
+                )
+            output_view = outputs
+            predicted_view = predicted
+            if covered.size > 0 and td.td_score_predict(
+                &self.registry, &output_view[0], &probability_view[0], &predicted_view[0]
+            ):
+                request.predicted = &predicted_view[0]
+                request.outputs = &output_view[0]
+        result._arrays = (vector_copy, required, excluded, predicted, outputs)
         if n > 0:
             candidate_bytes = result.candidates.view(np.uint8)
             candidates = <td.td_candidate *> &candidate_bytes[0]
@@ -2100,3 +2137,10 @@ include "_routes.pxi"
 # ------------------------------------------------------------------ trained models
 
 include "_models.pxi"
+
+
+# ------------------------------------------------------------------ blocks of requests
+
+include "_etl.pxi"
+include "_etl_route.pxi"
+include "_etl_match.pxi"

@@ -281,6 +281,8 @@ cdef extern from "tinydancer.h" nogil:
         double max_latency_ms
         double min_quality
         double min_expected_quality
+        const double *predicted
+        const uint32_t *outputs
 
     enum:
         TD_N_LIMITS
@@ -293,6 +295,7 @@ cdef extern from "tinydancer.h" nogil:
         uint32_t rejected_by
         uint32_t missing
         float similarity
+        uint32_t prediction
         double fit
         double quality
         double expected_quality
@@ -306,6 +309,8 @@ cdef extern from "tinydancer.h" nogil:
     td_status td_score_agents(const td_registry *registry, double mu, double s,
                               const td_policy *policy, const td_request *request,
                               td_candidate *out, void *scratch, size_t scratch_size)
+    int td_score_predict(const td_registry *registry, const uint32_t *outputs, const float *p,
+                         double *predicted)
     uint32_t td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_eligible)
     void td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order)
 

@@ -788,7 +788,8 @@ typedef struct td_request
 	double max_latency_ms;		 /* INFINITY: no limit */
 	double min_quality;			 /* -INFINITY: no limit */
 	double min_expected_quality; /* -INFINITY: no limit */
-	const double *predicted;	 /* [n_agents] quality that a model expects, or NULL: no model */
+	const double *predicted;	 /* [n_agents] td_score_predict(), or NULL: no model */
+	const uint32_t *outputs;	 /* [n_agents] as for td_score_predict(), with predicted */
 } td_request;
 
 /* Why an agent was rejected, one bit each. */
@@ -809,6 +810,14 @@ typedef enum td_limit
 /* The name of limit number i (bit 1 << i) as a user writes it: "active", "pool", "max_cost" ... */
 const char *td_limit_name(unsigned i);
 
+/* Where an agent's expected quality comes from. */
+typedef enum td_prediction
+{
+	TD_PREDICTION_NONE = 0,	/* fit * quality */
+	TD_PREDICTION_MODEL,	/* a model that covers the agent */
+	TD_PREDICTION_OF_OTHERS /* what a model says of the agents that it covers */
+} td_prediction;
+
 /* Every part of one agent's score. */
 typedef struct td_candidate
 {
@@ -817,6 +826,7 @@ typedef struct td_candidate
 	uint32_t rejected_by; /* td_limit bits, 0: eligible */
 	uint32_t missing;	  /* required capabilities it lacks */
 	float similarity;	  /* 0 when the agent has no phrase */
+	uint32_t prediction;  /* td_prediction: where expected_quality comes from */
 	double fit;
 	double quality; /* quality_score * success_rate */
 	double expected_quality; /* fit * quality, or what a model predicts */

@@ -233,8 +233,10 @@ put_match(writer *w, const td_candidate *c, const char *phrase, size_t phrase_le
 static void
 put_figures(writer *w, const td_candidate *c)
 {
-	put_text(w, "expected quality ");
+	put_text(w, c->prediction == TD_PREDICTION_MODEL ? "predicted quality " : "expected quality ");
 	put_number(w, c->expected_quality);
+	if (c->prediction == TD_PREDICTION_OF_OTHERS)
+		put_text(w, " (from the model's mean)");
 	put_text(w, ", ");
 	if (isnan(c->cost))
 		put_text(w, "cost unknown");

@@ -176,8 +176,13 @@ td_score_agents(const td_registry *registry, double mu, double s, const td_polic
 		match_phrases(agent, &phrases, c);
 		c->fit = 1.0 / (1.0 + td_exp(-((double) c->similarity - mu) / s));
 		c->quality = agent->quality_score * agent->success_rate;
-		c->expected_quality =
-			request->predicted != NULL ? request->predicted[i] : c->fit * c->quality;
+		c->expected_quality = c->fit * c->quality;
+		if (request->predicted != NULL)
+		{
+			c->expected_quality = request->predicted[i];
+			c->prediction = request->outputs[i] == TD_NONE ? TD_PREDICTION_OF_OTHERS
+														   : TD_PREDICTION_MODEL;
+		}
 		c->cost = td_score_cost(agent, request->input_tokens);
 		c->latency = agent->avg_latency_ms;
 		c->missing = missing_capabilities(registry, agent, request);
@@ -193,14 +198,14 @@ td_score_agents(const td_registry *registry, double mu, double s, const td_polic
 		td_candidate *c = &out[i];
 		double cost = isnan(c->cost) ? dearest : c->cost;
 		double latency = isnan(c->latency) ? slowest : c->latency;
+		double quality = request->predicted != NULL ? 1.0 : c->quality;
 
 		c->cost_utility = 1.0 / (1.0 + cost / policy->cost_scale);
 		c->latency_utility = 1.0 / (1.0 + latency / policy->latency_scale);
-		c->score = (request->predicted != NULL ? request->predicted[i] : c->fit) *
-				   (policy->cost_weight * c->cost_utility +
-					policy->latency_weight * c->latency_utility +
-					policy->quality_weight * (request->predicted != NULL ? 1.0 : c->quality) +
-					policy->fit_weight * c->fit);
+		c->score = policy->cost_weight * c->cost_utility +
+				   policy->latency_weight * c->latency_utility +
+				   policy->quality_weight * quality + policy->fit_weight * c->fit;
+		c->score *= request->predicted != NULL ? c->expected_quality : c->fit;
 		if (policy->per_dollar)
 			c->score /= cost + policy->cost_scale;
 	}

@@ -11,16 +11,21 @@ __all__ = [
     "DimensionError",
     "EmptyRequestError",
     "EncoderNotFoundError",
+    "EncoderUnavailableError",
     "FileFormatError",
+    "ForeignTableError",
     "InfeasiblePlanError",
     "InvalidAgentError",
     "InvalidInputError",
+    "InvalidTimeError",
     "ModelFolderError",
     "NonFiniteError",
     "ShapeError",
     "TextEncodingError",
     "TinyDancerError",
+    "TrainingDataError",
     "UnknownObjectiveError",
+    "WeakModelError",
     "error_for_status",
 ]
 
@@ -32,7 +37,10 @@ class TinyDancerError(Exception):
         message: the primary sentence, lower case, without a final period.
         detail: the numbers behind it, full sentences, or None.
         hint: what to do about it, full sentences, or None.
+        sqlstate: that of the same error in SQL.
     """
+
+    sqlstate = "XX000"
 
     def __init__(self, message: str, detail: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, detail, hint)
@@ -51,6 +59,8 @@ class TinyDancerError(Exception):
 
 class InvalidInputError(TinyDancerError, ValueError):
     """An argument that cannot be worked with."""
+
+    sqlstate = "22023"
 
 
 class ShapeError(InvalidInputError):
@@ -72,16 +82,48 @@ class EmptyRequestError(InvalidInputError):
 class TextEncodingError(InvalidInputError):
     """A text that has no valid UTF-8 form."""
 
+    sqlstate = "22021"
+
 
 class FileFormatError(TinyDancerError, ValueError):
     """A file that is not one of ours, is damaged, or is of another version or kind."""
+
+    sqlstate = "XX001"
 
 
 class EncoderNotFoundError(TinyDancerError, FileNotFoundError):
     """An encoder whose file is not there."""
 
+    sqlstate = "58P01"
+
     # FileNotFoundError formats its arguments as an errno and a name.
     __str__ = TinyDancerError.__str__
+
+
+class EncoderUnavailableError(TinyDancerError):
+    """A text where vectors are made elsewhere."""
+
+    sqlstate = "55000"
+
+
+class InvalidTimeError(InvalidInputError):
+    """A moment that time windows cannot be judged at."""
+
+    sqlstate = "22008"
+
+
+class ForeignTableError(TinyDancerError):
+    """A foreign table of another definition than its wrapper, or one that cannot be read.
+
+    Attributes:
+        sqlstate: of the error in SQL.
+    """
+
+    def __init__(
+        self, sqlstate: str, message: str, detail: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, detail, hint)
+        self.sqlstate = sqlstate
 
 
 class ModelFolderError(InvalidInputError):
@@ -96,8 +138,18 @@ class UnknownObjectiveError(InvalidInputError):
     """An optimisation target that is no objective and no policy."""
 
 
+class TrainingDataError(InvalidInputError):
+    """Labelled rows that nothing can be learned from."""
+
+
+class WeakModelError(TinyDancerError, ValueError):
+    """A trained model that does not beat its baseline, where it would be made active."""
+
+
 class InfeasiblePlanError(TinyDancerError, ValueError):
     """Limits on many requests together that no choice of agents keeps."""
+
+    sqlstate = "22023"
 
 
 # By the numbers of td_status in tinydancer.h; what is not here is a mistake in the caller's shapes.

@@ -9,6 +9,7 @@ database's log, so offline the caller says which routes are exhausted.
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -140,6 +141,20 @@ def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def most_routes(top_k: int | None) -> int:
+    """How many routes a request has at most.
+
+    Raises:
+        InvalidInputError: for a number below 1.
+    """
+    k = 3 if top_k is None else top_k
+    if k < 1:
+        raise InvalidInputError(
+            "top_k must be at least 1", f"The value is {k}.", "Pass None for the default of 3."
+        )
+    return k
+
+
 class RouteMatcher:
     """Semantic routes, packed for the kernel.
 
@@ -168,19 +183,18 @@ class RouteMatcher:
         self.encoder = Encoder.load("static") if encoder is None else encoder
         # Byte order of the names, as in the server.
         self.routes = sorted(routes, key=lambda route: route.name.encode())
-        names = [route.name for route in self.routes]
-        for name in names:
-            if names.count(name) > 1:
+        for one, other in itertools.pairwise(self.routes):
+            if one.name == other.name:
                 raise InvalidInputError(
-                    f'route "{name}" is there twice', None, "Give every route a name of its own."
+                    f'route "{one.name}" is there twice',
+                    None,
+                    "Give every route a name of its own.",
                 )
         self.scorer = scorer
         self.mu = self.encoder.fit_mu if mu is None else mu
         self.s = self.encoder.fit_s if s is None else s
         self._positive = self._pack([self._positives(route) for route in self.routes])
-        self._negative = self._pack(
-            [[self._embed(text) for text in _distinct(route.negatives)] for route in self.routes]
-        )
+        self._negative = self._pack([self._negatives(route) for route in self.routes])
         self._view = self._packed(None)
 
     def _embed(self, text: str) -> FloatVector:
@@ -196,6 +210,9 @@ class RouteMatcher:
         texts = _distinct(route.utterances) or [route.description or ""]
         return [self._embed(text) for text in texts]
 
+    def _negatives(self, route: Route) -> list[FloatVector]:
+        return [self._embed(text) for text in _distinct(route.negatives)]
+
     def _vector(self, embedding: Sequence[float] | FloatVector) -> FloatVector:
         """A caller's vector, scaled to unit length."""
         vector = np.array(embedding, dtype=np.float32)
@@ -204,7 +221,8 @@ class RouteMatcher:
         if vector.shape[0] != self.encoder.dim:
             raise DimensionError(
                 _kernels.status_text(3),
-                f"The encoder makes {self.encoder.dim}, the argument has {vector.shape[0]}.",
+                f'Vectors of encoder "{self.encoder.id}" have {self.encoder.dim}, '
+                f"the argument has {vector.shape[0]}.",
                 "Embed the text with Encoder.embed(), or use the encoder that made the vector.",
             )
         return _kernels.normalise(vector)
@@ -269,11 +287,7 @@ class RouteMatcher:
             NonFiniteError: for a NaN or an infinity in the embedding.
             InvalidInputError: for a ``top_k`` below 1.
         """
-        k = 3 if top_k is None else top_k
-        if k < 1:
-            raise InvalidInputError(
-                "top_k must be at least 1", f"The value is {k}.", "Pass None for the default of 3."
-            )
+        k = most_routes(top_k)
         if query is None and embedding is None:
             return []
         if embedding is not None:

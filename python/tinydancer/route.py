@@ -365,6 +365,13 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
+def _figure(value: float) -> str:
+    """A number as Postgres prints it with %g."""
+    if math.isfinite(value):
+        return f"{value:g}"
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
 def _ceiling(name: str, value: float | None, *, may_be_negative: bool = False) -> float:
     """A limit on cost or latency; None is no limit."""
     if value is None:
@@ -373,7 +380,7 @@ def _ceiling(name: str, value: float | None, *, may_be_negative: bool = False) -
     if fault == "NaN" or (fault == "negative" and not may_be_negative):
         raise InvalidInputError(
             f"{name} must not be {fault}",
-            f"The value is {value:g}.",
+            f"The value is {_figure(value)}.",
             "Pass None or infinity for no limit.",
         )
     return float(value)
@@ -386,7 +393,7 @@ def _floor(name: str, value: float | None) -> float:
     if not 0.0 <= value <= 1.0:
         raise InvalidInputError(
             f"{name} must be between 0 and 1",
-            f"The value is {value:g}.",
+            f"The value is {_figure(value)}.",
             "Pass None or minus infinity for no limit.",
         )
     return float(value)
@@ -394,7 +401,9 @@ def _floor(name: str, value: float | None) -> float:
 
 def _scale(name: str, value: float) -> float:
     if not (value > 0.0 and math.isfinite(value)):
-        raise InvalidInputError(f"{name} must be positive and finite", f"The value is {value:g}.")
+        raise InvalidInputError(
+            f"{name} must be positive and finite", f"The value is {_figure(value)}."
+        )
     return float(value)
 
 
@@ -409,6 +418,23 @@ def _names(name: str, values: Iterable[str] | None) -> list[str]:
     return result
 
 
+def check_encoder(model: _kernels.Model, encoder: Encoder) -> None:
+    """Make sure that a model reads the vectors of this encoder.
+
+    Raises:
+        InvalidInputError: if it was trained on those of another.
+    """
+    checksum = getattr(encoder, "checksum", model.encoder_checksum)
+    if (model.encoder_id, model.encoder_checksum) == (encoder.id, checksum):
+        return
+    raise InvalidInputError(
+        f'model is for another encoder than "{encoder.id}"',
+        f'It was trained on vectors of "{model.encoder_id}" with checksum '
+        f'{model.encoder_checksum}; those of "{encoder.id}" have {checksum}.',
+        "Train it again with this encoder.",
+    )
+
+
 class Router(MultiRouting, BatchRouting):
     """Decides which agent a request goes to; a snapshot of the agents it was made with.
 
@@ -418,9 +444,11 @@ class Router(MultiRouting, BatchRouting):
         agents: in any order, with names of their own.
         encoder: what turns texts into vectors; None: ``Encoder.load()``.
         policies: objectives besides the built-in ones, or in their place.
+        model: a quality model, whose predictions take the place of fit and registered quality.
 
     Raises:
         InvalidAgentError: if two agents have one name.
+        InvalidInputError: if the model is of another task or for another encoder.
         DimensionError: if an agent's own vector is not of the encoder's length.
     """
 
@@ -429,6 +457,7 @@ class Router(MultiRouting, BatchRouting):
         agents: Iterable[Agent],
         encoder: Encoder | None = None,
         policies: Mapping[str, Policy] | None = None,
+        model: _kernels.Model | None = None,
     ) -> None:
         self.encoder = Encoder.load() if encoder is None else encoder
         # UTF-8 bytes order as the C collation does in Postgres; it decides ties.
@@ -447,6 +476,21 @@ class Router(MultiRouting, BatchRouting):
         self._capabilities = {name: i for i, name in enumerate(sorted(folded))}
         self._phrases: list[str] = []
         self._registry = self._pack()
+        self.model = model
+        self._outputs = None if model is None else self._outputs_of(model)
+
+    def _outputs_of(self, model: _kernels.Model) -> npt.NDArray[np.uint32]:
+        """The number of each agent's output; NONE for one that training has not seen."""
+        if model.task != "quality":
+            raise InvalidInputError(
+                f'a model of kind "{model.task}" cannot route',
+                'Only one of kind "quality" says how good each agent\'s answer will be.',
+                "Train one with tinydancer train quality.",
+            )
+        check_encoder(model, self.encoder)
+        support = model.support
+        numbers = {name: i for i, name in enumerate(model.names) if support[i] > 0}
+        return np.array([numbers.get(a.name, _kernels.NONE) for a in self.agents], np.uint32)
 
     def _distinct_pools(self) -> list[str]:
         return sorted({agent.pool for agent in self.agents if agent.pool is not None})
@@ -467,7 +511,7 @@ class Router(MultiRouting, BatchRouting):
             row["n_capabilities"] = len(ids)
             capability_ids.extend(ids)
 
-            phrases = agent.phrases()
+            phrases = self._phrases_of(agent)
             row["first_phrase"] = len(self._phrases)
             row["n_phrases"] = len(phrases)
             self._phrases.extend(phrases)
@@ -480,6 +524,9 @@ class Router(MultiRouting, BatchRouting):
         return _kernels.Registry(
             packed, np.array(capability_ids, dtype=np.uint32), rows, scales, self._phrases
         )
+
+    def _phrases_of(self, agent: Agent) -> list[str]:
+        return agent.phrases()
 
     def _phrase_vector(self, agent: Agent, phrase: int) -> FloatVector:
         if agent.embedding is not None:
@@ -613,9 +660,19 @@ class Router(MultiRouting, BatchRouting):
             required=required,
             excluded=excluded,
             pool=None if pool is None else self._pools.get(pool, _kernels.NONE),
+            outputs=self._outputs,
+            probabilities=self._probabilities(vector, request),
             **limits,
         )
         return scores, objective, info
+
+    def _probabilities(self, vector: FloatVector, request: str | None) -> FloatVector | None:
+        """What the quality model says of a request, (n_out,); None without a model."""
+        if self.model is None:
+            return None
+        # Where only vectors of the encoder are known, another may have its word pieces.
+        words = getattr(self.encoder, "words", self.encoder)
+        return self.model.apply(vector[None], [None if words is None else request], words)[0]
 
     def route(
         self,

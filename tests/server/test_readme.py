@@ -1,8 +1,9 @@
 """Documents say what is true: their SQL is executed, its output compared, their commands exist.
 
-In: README.md, docs/foreign-tables.md and docs/functions/, whose SQL blocks to execute follow the
-comment ``<!-- run -->`` and whose expected output follows ``<!-- prints -->``; each document has a
-database of its own.
+In: README.md, docs/foreign-tables.md, docs/doors.md and docs/functions/, whose SQL and Python
+blocks to execute follow the comment ``<!-- run -->`` and whose expected output follows
+``<!-- prints -->``; each document has a database of its own, which Python finds by the variables of
+libpq.
 Out: failures that name the block, and functions of the extension that no page describes.
 """
 
@@ -18,11 +19,14 @@ import catalog
 import psycopg
 import pytest
 
+from tinydancer import multicorn
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs" / "functions").glob("*.md"))
 INDEX = ROOT / "docs" / "functions" / "README.md"
 FOREIGN_TABLES = ROOT / "docs" / "foreign-tables.md"
+DOORS = ROOT / "docs" / "doors.md"
 
 _BLOCK = re.compile(r"(?:<!-- (run|prints) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
@@ -48,15 +52,30 @@ def test_readme_first_code_is_make_demo_and_make_test() -> None:
     assert [line.split("#")[0].strip() for line in lines] == ["make demo", "make test"]
 
 
+def run_python(text: str, db: Any) -> str:
+    """What a program of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        env=db.cluster.environment(db.name),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def execute(document: str, db: Any) -> tuple[int, int]:
     """Run and compare the marked blocks; returns how many there were of each."""
     printed = ""
     ran = compared = 0
     shown = True
-    for mark, _, text in blocks(document):
+    for mark, language, text in blocks(document):
         if mark == "run":
             assert shown or "ERROR:" not in printed, printed
-            printed = db.psql(text, "-P", "format=aligned", "-P", "tuples_only=off")
+            if language == "python":
+                printed = run_python(text, db)
+            else:
+                printed = db.psql(text, "-P", "format=aligned", "-P", "tuples_only=off")
             ran += 1
             shown = False
         elif mark == "prints":
@@ -79,6 +98,19 @@ def test_page_of_foreign_tables_runs_and_prints_what_it_says(db: Any) -> None:
     assert compared >= 4
 
 
+def test_page_of_doors_runs_and_prints_what_it_says(db: Any) -> None:
+    ran, compared = execute(DOORS.read_text(encoding="utf-8"), db)
+    assert ran >= 5
+    assert compared >= 4
+
+
+def test_page_of_doors_names_the_wrappers() -> None:
+    text = DOORS.read_text(encoding="utf-8")
+    assert all(name in text for name in multicorn.__all__)
+    for name in re.findall(r"wrapper 'tinydancer\.multicorn\.(\w+)'", text):
+        assert name in multicorn.__all__
+
+
 def test_page_of_foreign_tables_names_every_table_option_and_input(conn: Any) -> None:
     text = FOREIGN_TABLES.read_text(encoding="utf-8")
     conn.execute(
@@ -91,7 +123,8 @@ def test_page_of_foreign_tables_names_every_table_option_and_input(conn: Any) ->
     for table in tables:
         assert f"| `{table}` |" in text
         inputs = [name for name, _ in catalog.columns(conn, table)]
-        inputs = inputs[inputs.index("optimize_for" if "optimize_for" in inputs else "top_k") :]
+        first = {"semantic_matches": "top_k", "request_classes": "embedding"}
+        inputs = inputs[inputs.index(first.get(table, "optimize_for")) :]
         for name in inputs:
             assert f"`{name}`" in text, f"{table}.{name}"
 
@@ -212,7 +245,7 @@ def test_readme_tinydancer_commands_exist(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [ROOT / "README.md", DOORS, *PAGES], ids=lambda path: path.stem)
 def test_links_and_pictures_of_a_document_exist(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
     assert targets or path in PAGES
