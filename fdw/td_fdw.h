@@ -151,6 +151,11 @@ typedef struct TdScanState
 /* in td_fdw_options.c: the kinds of tables, what a table's definition says, and the validator */
 #define TD_N_KINDS 4
 extern const TdTableKind *const tdpg_table_kinds[TD_N_KINDS];
+/* The definition of a foreign table as the catalog has it, in the current memory context. */
+extern TdTable *tdpg_fdw_read_table(Oid relid);
+
+/* in td_fdw_cache.c */
+/* The same as long as the current memory context is not reset; not to be changed. */
 extern TdTable *tdpg_fdw_table(Oid relid);
 extern int tdpg_find_option(const TdTableKind *kind, const char *name);
 extern _Noreturn void tdpg_unknown_option(const char *name, const TdTableKind *const *kinds,

@@ -278,7 +278,7 @@ set_role(TdColumn *column, Form_pg_attribute attribute, const TdTableKind *kind,
 }
 
 TdTable *
-tdpg_fdw_table(Oid relid)
+tdpg_fdw_read_table(Oid relid)
 {
 	TdTable *table = palloc0(sizeof(TdTable));
 	Relation relation = table_open(relid, NoLock);

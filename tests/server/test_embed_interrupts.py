@@ -27,7 +27,8 @@ SOON = 50
 # A log without end, whose requests count themselves.
 JOIN = (
     "SELECT r.agent_name FROM (SELECT '{words}' || i || nextval('progress') AS body "
-    "FROM (SELECT generate_series(1, 100000000) AS i) g OFFSET 0) l JOIN route_results r ON r.request = l.body"
+    "FROM (SELECT generate_series(1, 100000000) AS i) g OFFSET 0) l "
+    "JOIN route_results r ON r.request = l.body"
 )
 
 
