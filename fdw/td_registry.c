@@ -35,6 +35,10 @@ static uint64 generation = 1;
 static uint64 route_generation = 1;
 static Oid route_epoch_relid = InvalidOid;
 
+/* The same for trained models: td_models.c. */
+static uint64 model_generation = 1;
+static Oid model_epoch_relid = InvalidOid;
+
 /* How often this backend has read the registry: for tests of what makes it do so. */
 static uint64 builds = 0;
 
@@ -54,6 +58,8 @@ relation_changed(Datum arg, Oid relid)
 		generation++;
 	if (relid == InvalidOid || route_epoch_relid == InvalidOid || relid == route_epoch_relid)
 		route_generation++;
+	if (relid == InvalidOid || model_epoch_relid == InvalidOid || relid == model_epoch_relid)
+		model_generation++;
 }
 
 static void
@@ -61,6 +67,7 @@ all_changed(void)
 {
 	generation++;
 	route_generation++;
+	model_generation++;
 }
 
 static void
@@ -146,15 +153,31 @@ tdpg_route_snapshot(void)
 }
 
 void
-tdpg_registry_generations(uint64 *registry, uint64 *routes)
+tdpg_registry_generations(uint64 *registry, uint64 *routes, uint64 *models)
 {
 	Oid namespace = get_namespace_oid("tinydancer", false);
 
 	AcceptInvalidationMessages();
 	epoch_relid = get_relname_relid("epoch", namespace);
 	route_epoch_relid = get_relname_relid("route_epoch", namespace);
+	model_epoch_relid = get_relname_relid("model_epoch", namespace);
 	*registry = generation;
 	*routes = route_generation;
+	*models = model_generation;
+}
+
+uint64
+tdpg_model_generation(void)
+{
+	return model_generation;
+}
+
+Snapshot
+tdpg_model_snapshot(void)
+{
+	built_in_transaction = true;
+	model_epoch_relid = get_relname_relid("model_epoch", get_namespace_oid("tinydancer", false));
+	return choose_snapshot();
 }
 
 static void
@@ -174,6 +197,7 @@ rebuild(void)
 	MemoryContextSetParent(new->context, CacheMemoryContext);
 	current = new;
 	builds++;
+	new->serial = builds;
 	if (old != NULL && old->pins == 0)
 		MemoryContextDelete(old->context);
 }

@@ -29,6 +29,7 @@ typedef struct TdRegistry
 	MemoryContext context;
 	int pins;
 	uint64 generation; /* of the tables, when this was read */
+	uint64 serial;	   /* no other registry of this session has it */
 
 	TdActiveEncoder *encoder;
 	td_registry view;
@@ -57,7 +58,7 @@ extern TdRegistry *tdpg_registry_acquire(MemoryContext owner);
  * How often the registry and the routes have changed for this backend.  From the first call on only their
  * own changes count, also in a backend that has read neither.
  */
-extern void tdpg_registry_generations(uint64 *registry, uint64 *routes);
+extern void tdpg_registry_generations(uint64 *registry, uint64 *routes, uint64 *models);
 
 /*
  * The active encoder, pinned until owner is reset or deleted.  Cheaper than a snapshot when the
@@ -89,6 +90,10 @@ extern void tdpg_registry_check_switched(const char *id);
  */
 extern uint64 tdpg_route_generation(void);
 extern Snapshot tdpg_route_snapshot(void);
+
+/* The same for td_models.c and the trained models. */
+extern uint64 tdpg_model_generation(void);
+extern Snapshot tdpg_model_snapshot(void);
 
 /* The number of an agent by name, or TD_NONE. */
 extern uint32 tdpg_registry_agent(const TdRegistry *registry, const char *name);

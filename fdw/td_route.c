@@ -33,7 +33,44 @@ tdpg_router_create(MemoryContext context)
 	router->score_scratch_size = td_score_scratch_size(&registry->view);
 	router->score_scratch = tdpg_lent(context, router->score_scratch_size);
 	router->candidates = tdpg_lent(context, sizeof(td_candidate) * registry->view.n_agents);
+	router->model = tdpg_model_acquire(TD_TASK_QUALITY, registry->encoder, context);
+	if (router->model != NULL)
+	{
+		const td_model *model = &router->model->view;
+
+		/* A copy: a cursor keeps its registry while later statements have others mapped. */
+		router->outputs = tdpg_lent(context, sizeof(uint32) * registry->view.n_agents);
+		memcpy(router->outputs, tdpg_model_outputs(router->model, registry),
+			   sizeof(uint32) * registry->view.n_agents);
+		router->probability = tdpg_lent(context, sizeof(float) * model->n_out);
+		router->predicted = tdpg_lent(context, sizeof(double) * registry->view.n_agents);
+		router->model_scratch_size = td_model_scratch_size(model);
+		router->model_scratch = tdpg_lent(context, router->model_scratch_size);
+	}
 	return router;
+}
+
+/* What the quality model says of the request whose vector is there. */
+static void
+predict(TdRouter *router, const TdInputs *inputs)
+{
+	TdRegistry *registry = router->registry;
+	TdText text = {NULL, 0};
+	td_status status;
+
+	router->request.predicted = NULL;
+	router->request.outputs = router->outputs;
+	if (router->model == NULL)
+		return;
+	if (!inputs->values[TD_IN_REQUEST].isnull)
+		text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
+	status = tdpg_model_apply(router->model, tdpg_active_encoder_counter(registry->encoder), text,
+							  router->embedding, router->probability, router->model_scratch,
+							  router->model_scratch_size);
+	if (status != TD_OK)
+		tdpg_error(status);
+	if (td_score_predict(&registry->view, router->outputs, router->probability, router->predicted))
+		router->request.predicted = router->predicted;
 }
 
 static bool
@@ -236,6 +273,7 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 	set_required(router, inputs);
 	set_excluded(router, inputs);
 	set_embedding(router, inputs);
+	predict(router, inputs);
 
 	status = td_score_agents(&registry->view, registry->encoder->fit_mu, registry->encoder->fit_s,
 							 &policy, request, router->candidates, router->score_scratch,

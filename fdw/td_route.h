@@ -6,6 +6,7 @@
 #define TD_ROUTE_H
 
 #include "td_embedder.h"
+#include "td_models.h"
 #include "td_registry.h"
 
 /* The inputs, in the order of ruvector_route()'s arguments. */
@@ -76,6 +77,12 @@ typedef struct TdRouter
 	void *score_scratch;
 	size_t score_scratch_size;
 	td_candidate *candidates; /* [n_agents] */
+	TdModel *model;			  /* of quality; NULL: none is active */
+	uint32 *outputs;		  /* [n_agents] each agent's output of the model */
+	float *probability;		  /* [outputs of the model] */
+	double *predicted;		  /* [n_agents] */
+	void *model_scratch;
+	size_t model_scratch_size;
 	td_request request;
 	const TdPolicy *objective;
 	td_embed_info info;

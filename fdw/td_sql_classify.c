@@ -15,56 +15,40 @@
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 
+#include "td_classifier.h"
 #include "td_compat.h"
-#include "td_embedder.h"
 #include "td_error.h"
-#include "td_registry.h"
 
-/* What a statement needs to embed requests. */
-typedef struct Embedding
+/* The classifier of the statement, which all its calls share. */
+static TdClassifier *
+statement_classifier(FunctionCallInfo fcinfo, td_task task)
 {
-	TdActiveEncoder *encoder;
-	TdEmbedder *embedder;
-	float *vector;
-} Embedding;
-
-/* The vector of the request; raises the error of an empty one. */
-static const float *
-embed_request(FunctionCallInfo fcinfo)
-{
-	Embedding *e = fcinfo->flinfo->fn_extra;
-	td_embed_info info;
-	td_status status;
-
-	if (e == NULL)
-	{
-		MemoryContext context = fcinfo->flinfo->fn_mcxt;
-
-		e = MemoryContextAlloc(context, sizeof(Embedding));
-		e->encoder = tdpg_registry_encoder(context);
-		e->embedder = tdpg_embedder_create(context);
-		e->vector = MemoryContextAlloc(context, sizeof(float) * e->encoder->dim);
-		fcinfo->flinfo->fn_extra = e;
-	}
-	status = tdpg_embed(e->embedder, tdpg_active_encoder_view(e->encoder),
-						tdpg_text(PG_GETARG_DATUM(0)), e->vector, &info);
-	if (status != TD_OK)
-		tdpg_error(status);
-	return e->vector;
+	if (fcinfo->flinfo->fn_extra == NULL)
+		fcinfo->flinfo->fn_extra = tdpg_classifier_create(task, fcinfo->flinfo->fn_mcxt);
+	return fcinfo->flinfo->fn_extra;
 }
 
-/* No model can be active yet: the module has no reader for one. */
-static _Noreturn void
-raise_no_classifier(FunctionCallInfo fcinfo, const char *what, const char *kind)
-{
-	Embedding *e = fcinfo->flinfo->fn_extra;
+static Datum classification(const Datum *categories, const double *probabilities, int n);
 
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("no %s is active", what),
-			 errdetail("Kind \"%s\" of tinydancer.model has no usable model for encoder \"%s\".",
-					   kind, e->encoder->id),
-			 errhint("Train one with the command tinydancer train classifier.")));
-	pg_unreachable();
+static Datum
+classify(FunctionCallInfo fcinfo, td_task task)
+{
+	TdClassifier *c = statement_classifier(fcinfo, task);
+	int n = (int) c->model->view.n_out;
+	Datum *names;
+	double *probabilities;
+	int i;
+
+	if (!tdpg_classify(c, fcinfo->args[0], fcinfo->args[1]))
+		PG_RETURN_NULL();
+	names = palloc(sizeof(Datum) * n);
+	probabilities = palloc(sizeof(double) * n);
+	for (i = 0; i < n; i++)
+	{
+		names[i] = CStringGetTextDatum(c->model->names[i]);
+		probabilities[i] = c->probability[i];
+	}
+	return classification(names, probabilities, n);
 }
 
 PG_FUNCTION_INFO_V1(ruvector_classify_request);
@@ -73,8 +57,7 @@ PG_FUNCTION_INFO_V1(ruvector_classify_request);
 Datum
 ruvector_classify_request(PG_FUNCTION_ARGS)
 {
-	(void) embed_request(fcinfo);
-	raise_no_classifier(fcinfo, "task classifier", "classifier");
+	return classify(fcinfo, TD_TASK_CLASSIFIER);
 }
 
 PG_FUNCTION_INFO_V1(ruvector_classify_capabilities);
@@ -83,8 +66,7 @@ PG_FUNCTION_INFO_V1(ruvector_classify_capabilities);
 Datum
 ruvector_classify_capabilities(PG_FUNCTION_ARGS)
 {
-	(void) embed_request(fcinfo);
-	raise_no_classifier(fcinfo, "capability classifier", "capabilities");
+	return classify(fcinfo, TD_TASK_CAPABILITIES);
 }
 
 /* ---------------------------------------------------------------- the answer */
@@ -122,49 +104,23 @@ push_number(JsonbParseState **state, JsonbIteratorToken token, double value)
 	pushJsonbValue(state, token, &v);
 }
 
-PG_FUNCTION_INFO_V1(tinydancer_classification);
-
 /*
- * The JSON of a classification, from categories and their probabilities in any order:
- * {"classifications": [{"category": ..., "probability": ...}, ...], "top_category": ...,
- * "confidence": ...}, most probable first, equals as they came.
+ * The JSON of a classification, from n categories in any order: {"classifications": [{"category":
+ * ..., "probability": ...}, ...], "top_category": ..., "confidence": ...}, most probable first, equals
+ * as they came.
  */
-Datum
-tinydancer_classification(PG_FUNCTION_ARGS)
+static Datum
+classification(const Datum *categories, const double *probabilities, int n)
 {
-	ArrayType *probability_array = PG_GETARG_ARRAYTYPE_P(1);
 	JsonbParseState *state = NULL;
-	Datum *categories;
-	Datum *probabilities;
-	bool *no_category;
-	bool *no_probability;
-	int *order;
-	int n;
-	int n_probabilities;
+	int *order = palloc(sizeof(int) * Max(n, 1));
 	int i;
 
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &categories,
-					  &no_category, &n);
-	deconstruct_array(probability_array, FLOAT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &probabilities, &no_probability, &n_probabilities);
-	if (n != n_probabilities)
-		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-						errmsg("different numbers of categories and probabilities"),
-						errdetail("There are %d categories and %d probabilities.", n,
-								  n_probabilities),
-						errhint("Pass one probability for each category.")));
-	order = palloc(sizeof(int) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{
-		double p = no_probability[i] ? NAN : DatumGetFloat8(probabilities[i]);
 		int at;
 
-		if (no_category[i] || !(p >= 0.0 && p <= 1.0))
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							errmsg("a category needs a name and a probability between 0 and 1"),
-							errdetail("Element %d has none.", i + 1),
-							errhint("Leave out what has no probability.")));
-		for (at = i; at > 0 && p > DatumGetFloat8(probabilities[order[at - 1]]); at--)
+		for (at = i; at > 0 && probabilities[i] > probabilities[order[at - 1]]; at--)
 			order[at] = order[at - 1];
 		order[at] = i;
 	}
@@ -178,7 +134,7 @@ tinydancer_classification(PG_FUNCTION_ARGS)
 		push_key(&state, "category");
 		push_text(&state, WJB_VALUE, DatumGetTextPP(categories[order[i]]));
 		push_key(&state, "probability");
-		push_number(&state, WJB_VALUE, DatumGetFloat8(probabilities[order[i]]));
+		push_number(&state, WJB_VALUE, probabilities[order[i]]);
 		pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	}
 	pushJsonbValue(&state, WJB_END_ARRAY, NULL);
@@ -187,7 +143,7 @@ tinydancer_classification(PG_FUNCTION_ARGS)
 		push_key(&state, "top_category");
 		push_text(&state, WJB_VALUE, DatumGetTextPP(categories[order[0]]));
 		push_key(&state, "confidence");
-		push_number(&state, WJB_VALUE, DatumGetFloat8(probabilities[order[0]]));
+		push_number(&state, WJB_VALUE, probabilities[order[0]]);
 	}
 	else
 	{
@@ -199,5 +155,43 @@ tinydancer_classification(PG_FUNCTION_ARGS)
 		push_key(&state, "confidence");
 		pushJsonbValue(&state, WJB_VALUE, &none);
 	}
-	PG_RETURN_POINTER(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	return PointerGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+PG_FUNCTION_INFO_V1(tinydancer_classification);
+
+/* The same from arrays of SQL. */
+Datum
+tinydancer_classification(PG_FUNCTION_ARGS)
+{
+	Datum *categories;
+	Datum *given;
+	double *probabilities;
+	bool *no_category;
+	bool *no_probability;
+	int n;
+	int n_probabilities;
+	int i;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &categories,
+					  &no_category, &n);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), FLOAT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &given, &no_probability, &n_probabilities);
+	if (n != n_probabilities)
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("different numbers of categories and probabilities"),
+						errdetail("There are %d categories and %d probabilities.", n,
+								  n_probabilities),
+						errhint("Pass one probability for each category.")));
+	probabilities = palloc(sizeof(double) * Max(n, 1));
+	for (i = 0; i < n; i++)
+	{
+		probabilities[i] = no_probability[i] ? NAN : DatumGetFloat8(given[i]);
+		if (no_category[i] || !(probabilities[i] >= 0.0 && probabilities[i] <= 1.0))
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("a category needs a name and a probability between 0 and 1"),
+							errdetail("Element %d has none.", i + 1),
+							errhint("Leave out what has no probability.")));
+	}
+	return classification(categories, probabilities, n);
 }

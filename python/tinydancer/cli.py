@@ -1,4 +1,4 @@
-"""The command line: ``tinydancer up | down | psql | demo | route | encoder | doctor``.
+"""The command line: ``tinydancer up | down | psql | demo | route | etl | encoder | doctor``.
 
 In: arguments.  Out: results on standard output; notices and errors on standard error, worded as
 psql words them, with status 1 (2 for a misuse, 130 for Ctrl-C).  Each command imports what it needs
@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tinydancer.errors import TinyDancerError
+from tinydancer.etl import cli as etl_cli
 
 if TYPE_CHECKING:
     from tinydancer.route import Decision, Explanation
@@ -333,6 +334,8 @@ def parser() -> argparse.ArgumentParser:
     route.add_argument("--min-quality", type=float, metavar="0..1")
     route.add_argument("--explain", action="store_true", help="every agent, and why not it")
     route.add_argument("--json", action="store_true", help="the numbers, for programs")
+
+    etl_cli.add_commands(commands)
 
     text = "build, list and verify encoder files"
     encoder = commands.add_parser("encoder", help=text, description=text)

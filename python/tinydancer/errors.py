@@ -23,7 +23,9 @@ __all__ = [
     "ShapeError",
     "TextEncodingError",
     "TinyDancerError",
+    "TrainingDataError",
     "UnknownObjectiveError",
+    "WeakModelError",
     "error_for_status",
 ]
 
@@ -134,6 +136,14 @@ class InvalidAgentError(InvalidInputError):
 
 class UnknownObjectiveError(InvalidInputError):
     """An optimisation target that is no objective and no policy."""
+
+
+class TrainingDataError(InvalidInputError):
+    """Labelled rows that nothing can be learned from."""
+
+
+class WeakModelError(TinyDancerError, ValueError):
+    """A trained model that does not beat its baseline, where it would be made active."""
 
 
 class InfeasiblePlanError(TinyDancerError, ValueError):

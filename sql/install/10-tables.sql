@@ -167,7 +167,7 @@ COMMENT ON COLUMN tinydancer.policy.builtin IS
 
 CREATE TABLE tinydancer.model (
     kind text NOT NULL
-        CONSTRAINT model_kind_check CHECK (kind IN ('classifier', 'capabilities', 'quality', 'routes')),
+        CONSTRAINT model_kind_check CHECK (kind IN ('classifier', 'capabilities', 'quality')),
     version integer NOT NULL CONSTRAINT model_version_check CHECK (version >= 1),
     encoder text NOT NULL,
     bytes bytea NOT NULL,
@@ -180,7 +180,13 @@ CREATE TABLE tinydancer.model (
     PRIMARY KEY (kind, encoder, version, builtin)
 );
 CREATE UNIQUE INDEX model_active_key ON tinydancer.model (kind, encoder, builtin) WHERE active;
-COMMENT ON TABLE tinydancer.model IS 'Trained models; at most one of a kind is active for an encoder';
+COMMENT ON TABLE tinydancer.model IS
+    'Trained models; at most one of a kind is active for an encoder, and goes before the built-in one';
+COMMENT ON COLUMN tinydancer.model.bytes IS 'a model file: kernels/include/tinydancer.h has its layout';
+COMMENT ON COLUMN tinydancer.model.checksum IS 'XXH64 of the file, kept by a trigger';
+COMMENT ON COLUMN tinydancer.model.metrics IS
+    'what training measured on held-out rows; activation asks for "beats_baseline": true';
+COMMENT ON COLUMN tinydancer.model.builtin IS 'Shipped with the extension and not dumped';
 
 CREATE TABLE tinydancer.setting (
     name text COLLATE "C" PRIMARY KEY CONSTRAINT setting_name_check CHECK (btrim(name) <> ''),
@@ -194,6 +200,8 @@ CREATE TABLE tinydancer.epoch ();
 COMMENT ON TABLE tinydancer.epoch IS 'Empty: its invalidation tells sessions to read the registry again';
 CREATE TABLE tinydancer.route_epoch ();
 COMMENT ON TABLE tinydancer.route_epoch IS 'Empty: its invalidation tells sessions to read the routes again';
+CREATE TABLE tinydancer.model_epoch ();
+COMMENT ON TABLE tinydancer.model_epoch IS 'Empty: its invalidation tells sessions to read the models again';
 
 -- Logs ------------------------------------------------------------------------------------------
 --

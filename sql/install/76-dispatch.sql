@@ -93,7 +93,7 @@ BEGIN
                                      ELSE '' END;
     INSERT INTO tinydancer.decision AS l (
         request, agent_name, pool, route_name, confidence, estimated_cost, estimated_latency_ms, expected_quality,
-        similarity, optimize_for, limits, reasoning, encoder, propensity)
+        similarity, optimize_for, limits, reasoning, model, encoder, propensity)
     VALUES (
         ruvector_dispatch.request, d.agent_name, d.pool, ruvector_dispatch.route_name, d.confidence, d.estimated_cost,
         d.estimated_latency_ms, d.expected_quality, d.similarity, coalesce(ruvector_dispatch.optimize_for, 'balanced'),
@@ -107,6 +107,7 @@ BEGIN
             'pool', ruvector_dispatch.pool,
             'min_expected_quality', ruvector_dispatch.min_expected_quality)), '{}'),
         reasoning,
+        tinydancer.active_model('quality'),
         coalesce((SELECT s.value FROM tinydancer.setting s WHERE s.name = 'encoder'),
                  (SELECT e.id FROM tinydancer.active_encoder() e)),
         1)
