@@ -2091,3 +2091,4 @@ include "_teams.pxi"
 # ------------------------------------------------------------------ semantic routes
 
 include "_routes.pxi"
+include "_nearest.pxi"
