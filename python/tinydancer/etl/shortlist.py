@@ -26,8 +26,10 @@ MANY_UTTERANCES = 50_000
 
 SCORERS = ("nearest", "top3")
 
-# Nearest utterances that are looked up for a request.
-N_NEAREST = 64
+# Nearest utterances that are looked up for a request: as many as so many routes have, within
+# bounds.  A route's utterances are near each other, and a list must reach beyond the last match.
+N_ROUTES = 8
+LEAST_NEAREST, MOST_NEAREST = 64, 1024
 
 # What faiss's float32 sums of at most 4,096 products of unit vectors may be off the kernel's exact
 # integers: 4,096 times 2**-24, and again for the rounding of what is multiplied.
@@ -58,7 +60,8 @@ class Shortlister:
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(np.ascontiguousarray(vectors))
         self._route = np.repeat(np.arange(len(counts)), counts)
-        self._n = min(N_NEAREST, len(vectors))
+        wanted = N_ROUTES * len(vectors) // max(len(counts), 1)
+        self._n = min(max(wanted, LEAST_NEAREST), MOST_NEAREST, len(vectors))
 
     def lists(
         self, vectors: npt.NDArray[np.float32]
