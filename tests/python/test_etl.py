@@ -395,6 +395,16 @@ def test_list_that_does_not_suffice_is_noticed(large_set: tuple[RouteMatcher, An
 # ---------------------------------------------------------------- files
 
 
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
+def test_batches_of_long_texts_are_small(tmp_path: Path, ending: str) -> None:
+    texts = [f"{i} " + "word " * 200_000 for i in range(80)]
+    table = pa.table({"id": range(80), "request": texts})
+    path = written(tmp_path / f"long{ending}", table)
+    batches = list(FileSource(path, inputs=INPUTS).batches((3, None)))
+    assert [key for batch in batches for key in batch["id"].to_pylist()] == list(range(3, 80))
+    assert max(batch.num_rows for batch in batches) < 50
+
+
 def written(path: Path, table: pa.Table) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(table, path, row_group_size=1000)

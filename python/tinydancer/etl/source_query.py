@@ -18,9 +18,11 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from tinydancer.errors import InvalidInputError
 from tinydancer.etl.columns import resolve, wrong_type
-from tinydancer.etl.source import ARROW_TYPES, BATCH_ROWS, Place, null_key
+from tinydancer.etl.source import ARROW_TYPES, Place, null_key, rows_within
 
 __all__ = ["QuerySource"]
+
+FIRST_ROWS = 256
 
 _TEXTS = {"text", "varchar", "bpchar", "name"}
 _NUMBERS = {"int2", "int4", "int8", "float4", "float8", "numeric"}
@@ -203,8 +205,11 @@ class QuerySource:
             # The bytes as the server sends them.
             cursor.adapters.register_loader(_FLOAT4_ARRAY, ByteaBinaryLoader)
             cursor.execute(query)
-            while rows := cursor.fetchmany(BATCH_ROWS):
+            # Few at first: nobody knows how long texts are.
+            size = FIRST_ROWS
+            while rows := cursor.fetchmany(size):
                 batch = self._batch(rows)
+                size = rows_within(batch.nbytes, batch.num_rows)
                 _check_keys(batch.column(0), str(self.roles.key), last)
                 last = batch.column(0)[-1].as_py()
                 yield batch
