@@ -215,8 +215,8 @@ def route_block(
 
     Returns:
         A dict of arrays of n: "status" (int32: a td_status, or NO_REQUEST), "agent" (uint32, NONE:
-        no agent was eligible), "similarity" (float32), "expected_quality", "cost", "latency" (float64;
-        NaN: unknown), and "reasoning" as (offsets, bytes), or None.
+        no agent was eligible), "similarity" (float32), "expected_quality", "cost", "latency"
+        (float64; NaN: unknown), and "reasoning" as (offsets, bytes), or None.
 
     Raises:
         ShapeError: if shapes contradict each other.
