@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tinydancer.errors import TinyDancerError
+from tinydancer.evaluate import command as evaluate
 
 if TYPE_CHECKING:
     from tinydancer.route import Decision, Explanation
@@ -368,6 +369,8 @@ def parser() -> argparse.ArgumentParser:
     verify = encoders.add_parser("verify", help=text, description=text)
     verify.add_argument("names", nargs="+", metavar="NAME", help="a name, an id or a path")
     verify.set_defaults(run=_encoder_verify)
+
+    evaluate.add_commands(commands)
 
     doctor = add("doctor", _doctor, "what is here, what is missing, and what to type")
     doctor.add_argument("--json", action="store_true", help="the findings, for programs")
