@@ -174,7 +174,8 @@ $(VENV)/.run: pyproject.toml $(VENVPY)
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	$(call say,.venv: what testing needs)
 	$(Q)$(VENVPY) tools/requirements.py pyproject.toml project.optional-dependencies.dev \
-		project.optional-dependencies.train >$(VENV)/requirements-dev.txt
+		project.optional-dependencies.train project.optional-dependencies.etl \
+		>$(VENV)/requirements-dev.txt
 	$(Q)tools/pip_install.sh $(VENVPY) build/log/pip-dev.txt -r $(VENV)/requirements-dev.txt
 	@touch $@
 

@@ -90,6 +90,16 @@ tdpg_error_dimension(const char *encoder, int expected, int found)
 	pg_unreachable();
 }
 
+void
+tdpg_error_model(td_status status, const char *which, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(status == TD_ERR_SHAPE ? ERRCODE_DATA_CORRUPTED : tdpg_errcode(status)),
+			 errmsg("%s", td_status_text(status)), errdetail("%s cannot be used as a model.", which),
+			 errhint("%s", hint)));
+	pg_unreachable();
+}
+
 const char *
 tdpg_closest(const char *name, const char *const *candidates, int n)
 {

@@ -58,6 +58,7 @@ typedef struct TdTableKind
 	int n_outputs;
 	const TdColumnKind *outputs; /* [n_outputs] */
 	int key;					 /* the output that tells the rows of a request apart */
+	const char *keys;			 /* the registry's table of keys, NULL: none */
 	int rank;					 /* the output that is the row's number, or NULL; -1: none */
 
 	/* Raise the errors about inputs that can be told when a table is made. */
@@ -163,8 +164,9 @@ extern const TdTableKind tdpg_route_results;
 extern const TdTableKind tdpg_route_candidates;
 extern const TdTableKind tdpg_semantic_matches;
 
-/* in td_fdw_stats.c; once per backend */
+/* in td_fdw_stats.c; the first once per backend */
 extern void tdpg_fdw_stats_init(void);
+extern double tdpg_registry_rows(const char *table);
 
 /* in td_fdw_plan.c */
 extern void tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid);

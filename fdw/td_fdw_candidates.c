@@ -6,17 +6,10 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "td_fdw.h"
 #include "td_lent.h"
-
-/* Agents of a registry whose table was never analysed. */
-#define AGENTS_GUESS 20.0
 
 static const TdColumnKind outputs[TD_N_EXPLAINED] = {
 	[TD_EX_AGENT_NAME] = {"agent_name", TEXTOID},
@@ -48,19 +41,7 @@ typedef struct Candidates
 static double
 rows_of_candidates(void)
 {
-	Oid relid = get_relname_relid("agent", get_namespace_oid("tinydancer", true));
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	double rows = AGENTS_GUESS;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		double analysed = ((Form_pg_class) GETSTRUCT(tuple))->reltuples;
-
-		if (analysed > 0)
-			rows = analysed;
-		ReleaseSysCache(tuple);
-	}
-	return rows;
+	return tdpg_registry_rows("agent");
 }
 
 static TdAnswers *
@@ -125,6 +106,7 @@ const TdTableKind tdpg_route_candidates = {
 	.n_outputs = TD_N_EXPLAINED,
 	.outputs = outputs,
 	.key = TD_EX_AGENT_NAME,
+	.keys = "agent",
 	.rank = TD_EX_RANK,
 	.check = tdpg_check_limits,
 	.rows = rows_of_candidates,

@@ -101,6 +101,7 @@ const TdTableKind tdpg_semantic_matches = {
 	.n_outputs = N_OUTPUTS,
 	.outputs = outputs,
 	.key = TD_MATCH_ROUTE_NAME,
+	.keys = "route",
 	.rank = RANK,
 	.check = check_inputs,
 	.rows = rows_of_matches,

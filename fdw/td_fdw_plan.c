@@ -35,9 +35,6 @@
 /* Since 17 disabled nodes count before cost: more than the disabled joins of any plan that works. */
 #define FAILING_NODES 1000000
 
-/* Different answers that requests get, as long as nobody has counted them. */
-#define ANSWERS_GUESS 10.0
-
 /* Ways to combine the other sides of several input columns that are worth a path each. */
 #define MAX_PATHS 16
 
@@ -67,7 +64,7 @@ tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute)
 	if (column->role == TD_COLUMN_INPUT)
 		return state->distinct[column->which];
 	if (column->role == TD_COLUMN_OUTPUT && column->which == state->table->kind->key)
-		return Max(state->answered, ANSWERS_GUESS);
+		return tdpg_registry_rows(state->table->kind->keys);
 	return 0.0;
 }
 

@@ -97,6 +97,7 @@ const TdTableKind tdpg_route_results = {
 	.n_outputs = TD_N_OUTPUTS,
 	.outputs = outputs,
 	.key = TD_OUT_AGENT_NAME,
+	.keys = "agent",
 	.rank = -1,
 	.check = tdpg_check_limits,
 	.rows = rows_of_decision,

@@ -52,19 +52,6 @@ unpin(void *arg)
 	MemoryContextDelete(model->context);
 }
 
-/* A model that cannot be used although its row is there. */
-static _Noreturn void
-raise_unusable(td_status status, const char *kind, int version)
-{
-	ereport(ERROR, (errcode(tdpg_errcode(status)), errmsg("%s", td_status_text(status)),
-					errdetail("Version %d of kind \"%s\" in tinydancer.model cannot be used.",
-							  version, kind),
-					errhint("Activate another version with tinydancer.activate_model(), or train "
-							"one with the command tinydancer train %s.",
-							kind)));
-	pg_unreachable();
-}
-
 /* Vectors of another file under the same id mean something else. */
 static void
 check_encoder(const td_model *view, const char *kind, int version, const TdActiveEncoder *encoder)
@@ -101,7 +88,9 @@ load(Datum bytes, const char *kind, int version, bool builtin, const TdActiveEnc
 		pfree(detoasted);
 	status = td_model_open(copy, size, &model->view);
 	if (status != TD_OK)
-		raise_unusable(status, kind, version);
+		tdpg_error_model(status,
+						 psprintf("Version %d of kind \"%s\" in tinydancer.model", version, kind),
+						 "Activate another version with tinydancer.activate_model().");
 	check_encoder(&model->view, kind, version, encoder);
 	model->context = context;
 	model->version = version;
@@ -272,9 +261,8 @@ tinydancer_model_facts(PG_FUNCTION_ARGS)
 	memcpy(copy, VARDATA_ANY(bytes), size);
 	status = td_model_open(copy, size, view);
 	if (status != TD_OK)
-		ereport(ERROR, (errcode(tdpg_errcode(status)), errmsg("%s", td_status_text(status)),
-						errdetail("The bytes given cannot be used as a model (%zu bytes).", size),
-						errhint("Train it again, or export it again with tinydancer model export.")));
+		tdpg_error_model(status, psprintf("A value of %zu bytes", size),
+						 "Train it again, or export it again with tinydancer model export.");
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	outputs = palloc(sizeof(Datum) * view->n_out);

@@ -153,15 +153,17 @@ tdpg_route_snapshot(void)
 }
 
 void
-tdpg_registry_generations(uint64 *registry, uint64 *routes)
+tdpg_registry_generations(uint64 *registry, uint64 *routes, uint64 *models)
 {
 	Oid namespace = get_namespace_oid("tinydancer", false);
 
 	AcceptInvalidationMessages();
 	epoch_relid = get_relname_relid("epoch", namespace);
 	route_epoch_relid = get_relname_relid("route_epoch", namespace);
+	model_epoch_relid = get_relname_relid("model_epoch", namespace);
 	*registry = generation;
 	*routes = route_generation;
+	*models = model_generation;
 }
 
 uint64

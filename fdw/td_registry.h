@@ -58,7 +58,7 @@ extern TdRegistry *tdpg_registry_acquire(MemoryContext owner);
  * How often the registry and the routes have changed for this backend.  From the first call on only their
  * own changes count, also in a backend that has read neither.
  */
-extern void tdpg_registry_generations(uint64 *registry, uint64 *routes);
+extern void tdpg_registry_generations(uint64 *registry, uint64 *routes, uint64 *models);
 
 /*
  * The active encoder, pinned until owner is reset or deleted.  Cheaper than a snapshot when the

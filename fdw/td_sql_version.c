@@ -30,15 +30,17 @@ Datum
 tinydancer_registry_version(PG_FUNCTION_ARGS)
 {
 	TupleDesc desc;
-	Datum values[2];
-	bool nulls[2] = {0};
+	Datum values[3];
+	bool nulls[3] = {0};
 	uint64 registry;
 	uint64 routes;
+	uint64 models;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	tdpg_registry_generations(&registry, &routes);
+	tdpg_registry_generations(&registry, &routes, &models);
 	values[0] = version(registry);
 	values[1] = version(routes);
+	values[2] = version(models);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

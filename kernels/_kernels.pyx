@@ -15,7 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, NAN
-from libc.stdint cimport SIZE_MAX, int8_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport SIZE_MAX, int8_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport getenv
 from libc.string cimport memcpy, memset, strlen
 
@@ -32,6 +32,8 @@ from tinydancer import errors
 __all__ = [
     "AGENT_DTYPE",
     "BEST_LEVEL",
+    "BLOCK_LIMITS",
+    "BLOCK_WEIGHTS",
     "CANDIDATE_DTYPE",
     "CHOICE_DTYPE",
     "EXACT_ITEMS",
@@ -44,6 +46,7 @@ __all__ = [
     "MAX_TEAM",
     "NEAR_TIE",
     "NONE",
+    "NO_REQUEST",
     "RELEVANCE_DTYPE",
     "ROUTE_DTYPE",
     "ROUTE_REPORT_DTYPE",
@@ -63,13 +66,16 @@ __all__ = [
     "divide_budget",
     "dot",
     "dot_i8",
+    "embed_block",
     "exp",
     "fold",
     "hash64",
+    "match_block",
     "matvec",
     "norm",
     "normalise",
     "quantise",
+    "route_block",
     "sigmoid",
     "solve_plan",
     "status_text",
@@ -1648,6 +1654,11 @@ cdef class Registry:
             self.registry.capabilities = &capability_view[0]
 
     @property
+    def arrays(self):
+        """What it was made of, frozen: agents, capabilities, rows, scales."""
+        return self._arrays
+
+    @property
     def capabilities(self):
         """(c,) uint32, ids, ascending within each agent."""
         return self._arrays[1]
@@ -2126,3 +2137,10 @@ include "_routes.pxi"
 # ------------------------------------------------------------------ trained models
 
 include "_models.pxi"
+
+
+# ------------------------------------------------------------------ blocks of requests
+
+include "_etl.pxi"
+include "_etl_route.pxi"
+include "_etl_match.pxi"

@@ -202,6 +202,11 @@ cdef class Routes:
         return self.view.dim
 
     @property
+    def arrays(self):
+        """What it was made of: rows and scales of utterances, then of negative examples."""
+        return tuple(self._arrays[:4])
+
+    @property
     def n_landmarks(self):
         """How many utterances the ridge regression compares a request with."""
         return td.td_ridge_landmarks(&self.view)

@@ -34,8 +34,10 @@ from tinydancer import server as td_server
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 MINILM = ROOT / "build" / "encoders" / "minilm-l6-v2-1.tdenc"
-# Tests of the server import its helpers (catalog, samples, roles ...) by their plain names.
+# Tests of the server import its helpers (catalog, samples, roles ...) and those of the kernel by
+# their plain names.
 sys.path.insert(0, str(ROOT / "tests" / "server"))
+sys.path.insert(0, str(ROOT / "tests" / "kernel"))
 
 # Deterministic output, and everything that the tests of several sessions need without a restart.
 SETTINGS: dict[str, object] = {

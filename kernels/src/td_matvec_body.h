@@ -4,7 +4,7 @@
  * See td_matvec.h.  Included by td_matvec_<level>.c, which define what is different:
  *
  *   VECTOR         bytes of a register, 16, 32 or 64
- *   ROWS           rows that are multiplied at a time, so that their sums stay in registers
+ *   ROWS           rows of floats that are multiplied at a time, their sums in registers
  *   WIDE_OPERAND   1: rows_i8() reads the operand as int16
  *   rows_i8()      the one of td_code, see td_matvec.h
  *   lanes_above()  a bit for each of sixteen floats, the first lowest: 1 where it is above a limit
@@ -44,10 +44,6 @@ some_rows_f32(const float *rows, int count, size_t n, const float *x, float *y)
 			for (r = 0; r < count; r++)
 				acc[r][p] += *(const lane_part *) (rows + r * n + i + p * (VECTOR / 4)) * v;
 		}
-		/* The rows that come next: two streams at a time defeat the processor's own guess. */
-#pragma GCC unroll 8
-		for (r = 0; r < count; r++)
-			__builtin_prefetch(rows + (r + count) * n + i);
 	}
 	if (whole < n)
 	{

@@ -29,11 +29,14 @@ STRATEGIES: Final[tuple[str, ...]]
 FILE_VERSION: Final[int]
 LEVELS: Final[tuple[str, ...]]
 BEST_LEVEL: Final[str]
+BLOCK_LIMITS: Final[tuple[str, ...]]
+BLOCK_WEIGHTS: Final[tuple[str, ...]]
 LIMIT_NAMES: Final[tuple[str, ...]]
 MAX_DIM: Final[int]
 MAX_PIECES: Final[int]
 NEAR_TIE: Final[float]
 NONE: Final[int]
+NO_REQUEST: Final[int]
 ROUTE_DTYPE: Final[np.dtype[np.void]]
 ROUTE_REPORT_DTYPE: Final[np.dtype[np.void]]
 SCORER_NAMES: Final[tuple[str, ...]]
@@ -141,6 +144,8 @@ class Registry:
         scales: npt.ArrayLike,
         phrases: Sequence[str],
     ) -> None: ...
+    @property
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]: ...
     @property
     def capabilities(self) -> _UInt32: ...
     @property
@@ -298,6 +303,8 @@ class Routes:
     @property
     def dim(self) -> int: ...
     @property
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]: ...
+    @property
     def n_landmarks(self) -> int: ...
     @property
     def fingerprint(self) -> int: ...
@@ -349,3 +356,44 @@ class Model:
 def word_features(
     encoder: Encoder, texts: Sequence[str], n_buckets: int, features: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], _Float32]: ...
+
+_Texts: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint8]]
+_Vectors: TypeAlias = tuple[_Float32, npt.NDArray[np.uint8]]
+_Lists: TypeAlias = tuple[npt.NDArray[np.int64], _UInt32]
+
+def route_block(
+    registry: Registry,
+    encoder: Encoder | None,
+    *,
+    texts: _Texts | None = None,
+    vectors: _Vectors | None = None,
+    mu: float,
+    s: float,
+    limits: npt.NDArray[np.float64],
+    objective: _UInt32,
+    objectives: Sequence[str],
+    weights: npt.NDArray[np.float64],
+    pool: npt.NDArray[np.int64],
+    required: _Lists | None = None,
+    excluded: _Lists | None = None,
+    cost_scale: float = 0.001,
+    latency_scale: float = 1000.0,
+    reasoning: bool = False,
+) -> dict[str, Any]: ...
+def embed_block(
+    encoder: Encoder | None,
+    dim: int,
+    *,
+    texts: _Texts | None = None,
+    vectors: _Vectors | None = None,
+    quantised: bool = False,
+) -> tuple[_Float32, npt.NDArray[np.int32], _Float32 | None]: ...
+def match_block(
+    routes: Routes,
+    vectors: _Float32,
+    wanted: npt.NDArray[np.uint8],
+    *,
+    k: int,
+    open: npt.NDArray[Any] | None = None,
+    shortlist: tuple[npt.NDArray[np.int64], _UInt32, _Float32] | None = None,
+) -> dict[str, Any]: ...

@@ -1,4 +1,4 @@
-"""The command line: ``tinydancer up | down | psql | demo | route | encoder | doctor``.
+"""The command line: ``tinydancer up | down | psql | demo | route | train | model | etl ...``.
 
 In: arguments.  Out: results on standard output; notices and errors on standard error, worded as
 psql words them, with status 1 (2 for a misuse, 130 for Ctrl-C).  Each command imports what it needs
@@ -20,7 +20,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tinydancer.errors import TinyDancerError
-from tinydancer.evaluate import command as evaluate
+from tinydancer.etl import cli as etl_cli
+from tinydancer.evaluate import command as evaluate_command
+from tinydancer.train import command as train_command
 
 if TYPE_CHECKING:
     from tinydancer.route import Decision, Explanation
@@ -335,6 +337,8 @@ def parser() -> argparse.ArgumentParser:
     route.add_argument("--explain", action="store_true", help="every agent, and why not it")
     route.add_argument("--json", action="store_true", help="the numbers, for programs")
 
+    etl_cli.add_commands(commands)
+
     text = "build, list and verify encoder files"
     encoder = commands.add_parser("encoder", help=text, description=text)
     encoders = encoder.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -370,7 +374,8 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("names", nargs="+", metavar="NAME", help="a name, an id or a path")
     verify.set_defaults(run=_encoder_verify)
 
-    evaluate.add_commands(commands)
+    train_command.add_commands(commands)
+    evaluate_command.add_commands(commands)
 
     doctor = add("doctor", _doctor, "what is here, what is missing, and what to type")
     doctor.add_argument("--json", action="store_true", help="the findings, for programs")

@@ -9,6 +9,7 @@ database's log, so offline the caller says which routes are exhausted.
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -182,11 +183,12 @@ class RouteMatcher:
         self.encoder = Encoder.load("static") if encoder is None else encoder
         # Byte order of the names, as in the server.
         self.routes = sorted(routes, key=lambda route: route.name.encode())
-        names = [route.name for route in self.routes]
-        for name in names:
-            if names.count(name) > 1:
+        for one, other in itertools.pairwise(self.routes):
+            if one.name == other.name:
                 raise InvalidInputError(
-                    f'route "{name}" is there twice', None, "Give every route a name of its own."
+                    f'route "{one.name}" is there twice',
+                    None,
+                    "Give every route a name of its own.",
                 )
         self.scorer = scorer
         self.mu = self.encoder.fit_mu if mu is None else mu

@@ -37,6 +37,7 @@ __all__ = [
     "VectorsOnly",
     "Version",
     "read_encoder",
+    "read_model",
     "read_router",
     "read_scales",
     "read_version",
@@ -57,18 +58,20 @@ class Version:
     """What two copies of the tables are compared by.
 
     Attributes:
-        registry: of agents, phrases, policies, models and settings.
+        registry: of agents, phrases, policies and settings.
         routes: of semantic routes and settings.
+        models: of trained models and settings.
     """
 
     registry: str
     routes: str
+    models: str
 
 
 def read_version(conn: psycopg.Connection[Any]) -> Version:
     """The version of the tables; what is read after the call is no older."""
     row = conn.execute(
-        "SELECT v.registry, v.routes FROM tinydancer.registry_version() v"
+        "SELECT v.registry, v.routes, v.models FROM tinydancer.registry_version() v"
     ).fetchone()
     assert row is not None
     return Version(*row)
@@ -113,9 +116,9 @@ class VectorsOnly:
         self.fit_mu = fit_mu
         self.fit_s = fit_s
         self.fault = fault
-        self._counter: Encoder | None = None
+        self.words: Encoder | None = None
         with contextlib.suppress(TinyDancerError, OSError):
-            self._counter = Encoder.load("static")
+            self.words = Encoder.load("static")
 
     def embed_info(self, text: str) -> tuple[FloatVector, int, int, int]:
         """Raise what is against it."""
@@ -123,7 +126,7 @@ class VectorsOnly:
 
     def count_tokens(self, text: str) -> int:
         """A request that comes with its vector costs what its text costs."""
-        return 0 if self._counter is None else self._counter.count_tokens(text)
+        return 0 if self.words is None else self.words.count_tokens(text)
 
 
 def _fault_of(id: str, checksum: str | None) -> tuple[Encoder | None, TinyDancerError | None]:
@@ -212,9 +215,13 @@ class StoredRouter(Router):
     agents: tuple[StoredAgent, ...]
 
     def __init__(
-        self, agents: Sequence[StoredAgent], encoder: Encoder, policies: Mapping[str, Policy]
+        self,
+        agents: Sequence[StoredAgent],
+        encoder: Encoder,
+        policies: Mapping[str, Policy],
+        model: _kernels.Model | None = None,
     ) -> None:
-        super().__init__(agents, encoder)
+        super().__init__(agents, encoder, model=model)
         self.policies = dict(policies)
 
     def _pack(self) -> _kernels.Registry:
@@ -322,6 +329,23 @@ def _read_policies(cursor: psycopg.Cursor[Any]) -> dict[str, Policy]:
     return policies
 
 
+def read_model(
+    cursor: psycopg.Cursor[Any], kind: str, encoder: Encoder
+) -> _kernels.Model | None:
+    """Read the active model of a kind for an encoder; a built-in one comes last.
+
+    Raises:
+        FileFormatError: if it is damaged.
+    """
+    cursor.execute(
+        "SELECT m.bytes FROM tinydancer.model m WHERE m.kind = %s AND m.encoder = %s AND m.active "
+        "ORDER BY m.builtin LIMIT 1",
+        (kind, encoder.id),
+    )
+    row = cursor.fetchone()
+    return None if row is None else _kernels.Model(row[0])
+
+
 def read_router(conn: psycopg.Connection[Any]) -> StoredRouter:
     """Read the agents into a Router with the server's answers.
 
@@ -337,4 +361,5 @@ def read_router(conn: psycopg.Connection[Any]) -> StoredRouter:
     """
     with snapshot(conn) as cursor:
         encoder = read_encoder(cursor)
-        return StoredRouter(_read_agents(cursor, encoder), encoder, _read_policies(cursor))
+        agents, policies = _read_agents(cursor, encoder), _read_policies(cursor)
+        return StoredRouter(agents, encoder, policies, read_model(cursor, "quality", encoder))

@@ -424,12 +424,13 @@ def check_encoder(model: _kernels.Model, encoder: Encoder) -> None:
     Raises:
         InvalidInputError: if it was trained on those of another.
     """
-    if model.encoder_id == encoder.id and model.encoder_checksum == encoder.checksum:
+    checksum = getattr(encoder, "checksum", model.encoder_checksum)
+    if (model.encoder_id, model.encoder_checksum) == (encoder.id, checksum):
         return
     raise InvalidInputError(
         f'model is for another encoder than "{encoder.id}"',
         f'It was trained on vectors of "{model.encoder_id}" with checksum '
-        f'{model.encoder_checksum}; those of "{encoder.id}" have {encoder.checksum}.',
+        f'{model.encoder_checksum}; those of "{encoder.id}" have {checksum}.',
         "Train it again with this encoder.",
     )
 
@@ -510,7 +511,7 @@ class Router(MultiRouting, BatchRouting):
             row["n_capabilities"] = len(ids)
             capability_ids.extend(ids)
 
-            phrases = agent.phrases()
+            phrases = self._phrases_of(agent)
             row["first_phrase"] = len(self._phrases)
             row["n_phrases"] = len(phrases)
             self._phrases.extend(phrases)
@@ -523,6 +524,9 @@ class Router(MultiRouting, BatchRouting):
         return _kernels.Registry(
             packed, np.array(capability_ids, dtype=np.uint32), rows, scales, self._phrases
         )
+
+    def _phrases_of(self, agent: Agent) -> list[str]:
+        return agent.phrases()
 
     def _phrase_vector(self, agent: Agent, phrase: int) -> FloatVector:
         if agent.embedding is not None:
@@ -666,7 +670,9 @@ class Router(MultiRouting, BatchRouting):
         """What the quality model says of a request, (n_out,); None without a model."""
         if self.model is None:
             return None
-        return self.model.apply(vector[None], [request], self.encoder)[0]
+        # Where only vectors of the encoder are known, another may have its word pieces.
+        words = getattr(self.encoder, "words", self.encoder)
+        return self.model.apply(vector[None], [None if words is None else request], words)[0]
 
     def route(
         self,

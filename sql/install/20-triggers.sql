@@ -12,10 +12,10 @@ CREATE FUNCTION tinydancer.registry_builds() RETURNS bigint
 COMMENT ON FUNCTION tinydancer.registry_builds() IS
     'How often this session has read the registry';
 
-CREATE FUNCTION tinydancer.registry_version(OUT registry text, OUT routes text)
+CREATE FUNCTION tinydancer.registry_version(OUT registry text, OUT routes text, OUT models text)
     AS 'MODULE_PATHNAME', 'tinydancer_registry_version' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION tinydancer.registry_version() IS
-    'Versions of registry and routes for programs that keep copies: what is read after a call is no older '
+    'Versions of registry, routes and models for programs that keep copies: what is read after a call is no older '
     'than its answer, and equal answers say that nothing has changed between; another session has others';
 
 -- ENABLE ALWAYS: logical replication applies rows with session_replication_role = replica, where

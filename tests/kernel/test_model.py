@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-import models
+import model_specs as models
 import numpy as np
 import pytest
 

@@ -9,6 +9,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import model_specs
+
+from tinydancer.encoder import Encoder
+from tinydancer.model_file import write_model
+
+
+def _model() -> str:
+    """A quality model of two agents, as an SQL expression."""
+    encoder = Encoder.load("static")
+    spec = model_specs.random_model(
+        1, ("linear8",), n_out=2, n_rows=1, encoder=(encoder.id, int(encoder.checksum, 16))
+    )
+    return f"'\\x{write_model(spec).hex()}'::bytea"
+
+
+MODEL = _model()
+
 # What the calls below need: agents, one of them in a pool, a route, and some history.  The role
 # td_sample is made by whoever runs the calls, since roles outlive a database.
 SETUP = """
@@ -33,6 +50,7 @@ INSERT INTO tinydancer.usage (agent_name, cost_usd, latency_ms, success, quality
     ('coder', 0.001, 1400, true, 0.9), ('translator', 0.0005, 280, false, 0.1);
 INSERT INTO tinydancer.budget (scope, name, period, limit_usd) VALUES ('all', '', 'month', 100);
 """
+SETUP += f"SELECT tinydancer.add_model('quality', {MODEL}) FROM generate_series(1, 2);"
 
 VECTOR = "array_fill(0.1::real, ARRAY[128])"
 ANY_AGENT = "(SELECT a FROM tinydancer.agent a WHERE a.name = 'coder')"
@@ -65,8 +83,16 @@ CALLS: dict[str, dict[str, str]] = {
     "ruvector_drop_route": {"name": "'faults'"},
     "ruvector_semantic_route": {"query": "'my program crashes'"},
     # Classes.
-    "ruvector_classify_request": {"1": "'debug my program'"},
-    "ruvector_classify_capabilities": {"1": "'debug my program'"},
+    "ruvector_classify_request": {"request": "'debug my program'"},
+    "ruvector_classify_capabilities": {"request": "'debug my program'"},
+    # Models.
+    "activate_model": {"kind": "'quality'", "version": "1", "force": "true"},
+    "active_model": {"kind": "'quality'"},
+    "add_model": {"kind": "'quality'", "bytes": MODEL},
+    "deactivate_model": {"kind": "'quality'"},
+    "drop_model": {"kind": "'quality'", "version": "2"},
+    "model_facts": {"bytes": MODEL},
+    "require_model": {"kind": "'quality'", "version": "1", "function": "'f'"},
     # Usage and budgets.
     "ruvector_dispatch": {"request": "'debug my program'"},
     "ruvector_record_usage": {"agent": "'coder'", "actual_cost": "0.01"},
@@ -210,9 +236,9 @@ ROWS: dict[str, dict[str, str]] = {
     "tinydancer.policy": {"name": "'row'", "cost_weight": "0.5", "quality_weight": "0.5"},
     "tinydancer.model": {
         "kind": "'quality'",
-        "version": "1",
+        "version": "9",
         "encoder": "'static-1'",
-        "bytes": "'\\x00'",
+        "bytes": MODEL,
         "checksum": "'00'",
     },
     "tinydancer.setting": {"name": "'row'", "value": "'x'"},

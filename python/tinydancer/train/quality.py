@@ -236,7 +236,7 @@ def _measured(
         "n_test": n_labels,
         "seed": seed,
         "folds": FOLDS,
-        "metric": "explained share of squared error, out of fold",
+        "metric": "variance explained",
         "ours": ours,
         "ours_ci": interval,
         "baseline": "base rate of each agent",

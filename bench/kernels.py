@@ -1,0 +1,283 @@
+"""How far the kernels are from what the machine can do, and how far ahead of plain code.
+
+Read bounds are the time to read the same bytes once, measured in the same run; the naive loops are
+those of bench/floor.c, compiled with -O2; NumPy and faiss run on one thread.  All that a line
+compares is timed in turns, round after round: a ratio is the median of the rounds' ratios, its
+spread the distance between their quartiles.
+
+    make build/bench-packages/.done && .venv/bin/python bench/kernels.py [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import site
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import numpy as np
+import numpy.typing as npt
+
+from tinydancer import _kernels
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ROOT / "build" / "bench-packages"
+FLOOR = ROOT / "build" / "bench" / "floor.so"
+ROUNDS = 15
+# A part is long against the clock and short against what else runs on the machine.
+PARTS_A_TURN = 4
+SECONDS_A_PART = 0.001
+
+Array = npt.NDArray[Any]
+Call = Callable[[], object]
+
+
+@dataclass
+class Figure:
+    """One line: a time, and how many times another's it is (or how many times less)."""
+
+    area: str
+    name: str
+    value: float
+    unit: str
+    baseline: str
+    ratio: float
+    spread: float
+    goal: str
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def turn(call: Call, times: int, parts: int = 1) -> float:
+    """Seconds of processor time a call: those of the fastest part, which nobody disturbed."""
+    fastest = float("inf")
+    for _ in range(parts):
+        start = time.thread_time()
+        for _ in range(times):
+            call()
+        fastest = min(fastest, time.thread_time() - start)
+    return fastest / times
+
+
+def rounds(calls: dict[str, tuple[Call, int]]) -> dict[str, list[float]]:
+    """Microseconds of each call in each round; with each call the units of work that it does."""
+    times = {}
+    for name, (call, _) in calls.items():
+        call()
+        times[name] = max(1, int(SECONDS_A_PART / max(turn(call, 1), 1e-7)))
+    seen: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, (call, work) in calls.items():
+            seen[name].append(turn(call, times[name], PARTS_A_TURN) / work * 1e6)
+    return seen
+
+
+def figure(
+    seen: dict[str, list[float]], name: str, what: str, baseline: str, goal: str = ""
+) -> Figure:
+    """Compare two that were timed in turns; a goal of at least turns the ratio round."""
+    over, under = (baseline, what) if goal.startswith(">=") else (what, baseline)
+    ratios = [a / b for a, b in zip(seen[over], seen[under], strict=True)]
+    quarters = statistics.quantiles(ratios, n=4)
+    return Figure(
+        "kernels",
+        name,
+        statistics.median(seen[what]),
+        "us",
+        baseline,
+        statistics.median(ratios),
+        quarters[2] - quarters[0],
+        goal,
+    )
+
+
+# ---------------------------------------------------------------- what is measured against
+
+
+def compile_floor() -> ctypes.CDLL:
+    FLOOR.parent.mkdir(parents=True, exist_ok=True)
+    source = Path(__file__).with_name("floor.c")
+    command = [os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-shared", "-fPIC"]
+    subprocess.run([*command, str(source), "-o", str(FLOOR), "-lm"], check=True)
+    return ctypes.CDLL(str(FLOOR))
+
+
+def address(array: Array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def aligned(array: Array) -> Array:
+    """A copy that starts at a multiple of 64, as the product's arrays do."""
+    room = np.empty(array.nbytes + 63, dtype=np.uint8)
+    start = -room.ctypes.data % 64
+    result = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    result[...] = array
+    return result
+
+
+def reader(floor: ctypes.CDLL, array: Array, times: int) -> Call:
+    """Reads the array so many times."""
+    size = array.nbytes // 256 * 256
+    return lambda: floor.floor_read(address(array), ctypes.c_size_t(size), ctypes.c_size_t(times))
+
+
+# ---------------------------------------------------------------- FastGRNN
+
+
+def fastgrnn(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
+    """The step from a zero state, 768 -> 64, W and W' apart; many rows a call, one after another."""
+    n_in, n_hidden, n = 768, 64, 8
+    weights = aligned((rng.normal(size=(2, n_hidden, n_in)) / np.sqrt(n_in)).astype(np.float32))
+    recurrent = np.zeros((n_hidden, n_hidden), dtype=np.float32)
+    bias = np.zeros(n_hidden, dtype=np.float32)
+    x = aligned(rng.normal(size=(n, n_in)).astype(np.float32))
+    h = np.zeros((n, n_hidden), dtype=np.float32)
+    packed = [np.empty((n_hidden, n_in), dtype=np.int8) for _ in range(2)]
+    scales = [np.empty(n_hidden, dtype=np.float32) for _ in range(2)]
+    for matrix, rows, row_scales in zip(weights, packed, scales, strict=True):
+        for i, row in enumerate(matrix):
+            rows[i], row_scales[i] = _kernels.quantise(row)
+    room = np.empty(n_in, dtype=np.int8)
+    sizes = [ctypes.c_size_t(size) for size in (n, n_in, n_hidden)]
+    constants = [ctypes.c_float(value) for value in (1.0, 0.0)]
+
+    def cell(int8: bool) -> _kernels.FastGRNN:
+        return _kernels.FastGRNN(
+            weights[0], recurrent, bias, bias, 1.0, 0.0, W_h=weights[1], U_h=recurrent, int8=int8
+        )
+
+    def naive_f32() -> None:
+        floor.naive_fastgrnn_f32(
+            *map(address, (weights[0], weights[1], bias, bias)),
+            *constants, address(x), *sizes, address(h),
+        )  # fmt: skip
+
+    def naive_i8() -> None:
+        floor.naive_fastgrnn_i8(
+            *map(address, (packed[0], scales[0], packed[1], scales[1], bias, bias)),
+            *constants, address(x), *sizes, address(room), address(h),
+        )  # fmt: skip
+
+    def numpy_step() -> Array:
+        return _logistic(x @ weights[0].T) * np.tanh(x @ weights[1].T)
+
+    f32, int8 = cell(False), cell(True)
+    seen = rounds(
+        {
+            "reading f32": (reader(floor, weights, n), n),
+            "f32": (lambda: f32.forward_batch(x), n),
+            "int8": (lambda: int8.forward_batch(x), n),
+            "naive f32": (naive_f32, n),
+            "naive int8": (naive_i8, n),
+            "NumPy, one batched product": (numpy_step, n),
+        }
+    )
+    yield figure(seen, "FastGRNN 768 -> 64, f32", "f32", "reading f32", "<= 1.3")
+    yield figure(seen, "FastGRNN 768 -> 64, f32", "f32", "naive f32", ">= 15")
+    yield figure(seen, "FastGRNN 768 -> 64, f32", "f32", "NumPy, one batched product")
+    yield figure(seen, "FastGRNN 768 -> 64, int8", "int8", "reading f32", "<= 0.7")
+    yield figure(seen, "FastGRNN 768 -> 64, int8", "int8", "naive int8", ">= 15")
+
+
+def _logistic(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+# ---------------------------------------------------------------- matching
+
+
+def unit_vectors(rng: np.random.Generator, n: int, dim: int) -> Array:
+    vectors = rng.normal(size=(n, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def quantised(vectors: Array) -> tuple[Array, Array]:
+    rows = aligned(np.zeros(vectors.shape, dtype=np.int8))
+    scales = np.zeros(len(vectors), dtype=np.float32)
+    for i, vector in enumerate(vectors):
+        rows[i], scales[i] = _kernels.quantise(vector)
+    return rows, scales
+
+
+def flat_index(vectors: Array) -> Any:
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index
+
+
+def matching(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
+    """The three nearest of 1,000 rows of 384 dimensions."""
+    vectors = unit_vectors(rng, 1000, 384)
+    rows, scales = quantised(vectors)
+    index = flat_index(vectors)
+    query = unit_vectors(rng, 1, 384)
+    single = query[0]
+    seen = rounds(
+        {
+            "reading int8": (reader(floor, rows, 16), 16),
+            "match": (lambda: _kernels.topk_cosine(single, rows, scales, 3), 1),
+            "faiss IndexFlatIP": (lambda: index.search(query, 3), 1),
+            "NumPy f32 product": (lambda: vectors @ single, 1),
+        }
+    )
+    yield figure(seen, "top 3 of 1,000 x 384", "match", "faiss IndexFlatIP", ">= 8")
+    yield figure(seen, "top 3 of 1,000 x 384", "match", "NumPy f32 product")
+    yield figure(seen, "top 3 of 1,000 x 384", "match", "reading int8")
+
+
+# ---------------------------------------------------------------- report
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+    args = parser.parse_args()
+    if not PACKAGES.is_dir():
+        print("bench/kernels.py needs what it compares with: make build/bench-packages/.done")
+        return 0
+    # Behind what is installed, which must not be shadowed.
+    site.addsitedir(str(PACKAGES))
+
+    floor = compile_floor()
+    rng = np.random.default_rng(0)
+    print(f"{cpu_name()}, {_kernels.BEST_LEVEL}, one thread, median of {ROUNDS} rounds")
+    print(f"{'':34} {'us':>9}  {'':>7} {'spread':>7}  {'goal':7} against")
+    figures: list[Figure] = []
+    for area in (fastgrnn, matching):
+        for one in area(floor, rng):
+            figures.append(one)
+            print(
+                f"{one.name:34} {one.value:9.2f}  {one.ratio:6.2f}x {one.spread:7.2f}"
+                f"  {one.goal:7} {one.baseline}"
+            )
+    if args.json is not None:
+        args.json.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
