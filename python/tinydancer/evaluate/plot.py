@@ -66,7 +66,7 @@ def draw(comparison: Comparison, path: Path, title: str) -> None:
                 1000 * points[:, 0], 100 * points[:, 1], ".", color=colour, markersize=4, alpha=0.5
             )
     _agents(axes, comparison)
-    axes.set_xlabel("price of a call, USD per 1,000 calls of 1,000 tokens")
+    axes.set_xlabel("mean price, USD for 1,000 calls")
     axes.set_ylabel("mean quality, %")
     axes.set_title(title, loc="left")
     axes.grid(alpha=0.25)

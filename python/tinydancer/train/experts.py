@@ -124,12 +124,15 @@ class Experts:
             progress.step(rows=n)
         scale = problem.prior * (1 - problem.prior) + 0.01
         experts = cls(problem, k, landmarks, made, scale)
-        targets = np.where(known, residual / scale, np.nan)
+        targets = np.where(known, residual / scale, 0)
+        # A mixture with a row whose outcome is unknown has an unknown outcome.
+        mixup = DEEP.mixup if known.all() else 0.0
+        settings = replace(DEEP, batch=min(256, max(n // 8, 1)), mixup=mixup)
         for member in range(DEEP_MEMBERS):
             experts.deep.append(
                 fit_fastgrnn(
                     problem.x, targets, known.astype(np.float32), "value", HIDDEN,
-                    words=problem.words, settings=replace(DEEP, batch=min(256, max(n // 8, 1))),
+                    words=problem.words, settings=settings,
                     seed=1000 * seed + member, progress=progress,
                     stage=f"{stage}: FastGRNN {member + 1}",
                 )
