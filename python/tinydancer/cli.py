@@ -1,4 +1,4 @@
-"""The command line: ``tinydancer up | down | psql | demo | route | etl | encoder | doctor``.
+"""The command line: ``tinydancer up | down | psql | demo | route | train | model | etl ...``.
 
 In: arguments.  Out: results on standard output; notices and errors on standard error, worded as
 psql words them, with status 1 (2 for a misuse, 130 for Ctrl-C).  Each command imports what it needs
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tinydancer.errors import TinyDancerError
 from tinydancer.etl import cli as etl_cli
+from tinydancer.evaluate import command as evaluate_command
+from tinydancer.train import command as train_command
 
 if TYPE_CHECKING:
     from tinydancer.route import Decision, Explanation
@@ -371,6 +373,9 @@ def parser() -> argparse.ArgumentParser:
     verify = encoders.add_parser("verify", help=text, description=text)
     verify.add_argument("names", nargs="+", metavar="NAME", help="a name, an id or a path")
     verify.set_defaults(run=_encoder_verify)
+
+    train_command.add_commands(commands)
+    evaluate_command.add_commands(commands)
 
     doctor = add("doctor", _doctor, "what is here, what is missing, and what to type")
     doctor.add_argument("--json", action="store_true", help="the findings, for programs")

@@ -187,8 +187,8 @@ def rows_of(
 
 def candidates(n: int) -> list[Candidate]:
     """What is tried on n rows."""
-    batch = 256 if n > 4000 else 64 if n > 400 else 16
-    epochs = min(100, max(10, math.ceil(STEPS * batch / n)))
+    batch = 256 if n > 4000 else 64 if n > 400 else 32
+    epochs = min(80, max(10, math.ceil(STEPS * batch / n)))
     base = Settings(epochs=epochs, batch=batch, validation=0)
     wide = _with(base, rate=0.03, alone=0.3)
     deep = _with(
