@@ -89,7 +89,7 @@ objdirs:
 # The built-in models are rows of the script: CREATE EXTENSION needs no file but its own.  A model's
 # kind and encoder are read from the model itself.
 $(DATA_built): $(INSTALL_SQL) $(addprefix $(ROOT)/,$(MODELS))
-	cat $(INSTALL_SQL) > $@.new
+	cat $(filter %.sql,$^) > $@.new
 	set -e; for f in $(filter %.tdmodel,$^); do \
 		printf "SELECT tinydancer.add_builtin_model(decode('" >> $@.new; \
 		base64 < "$$f" >> $@.new; \
