@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ LANDMARK_BYTES = 138_000
 # Of the distance to a landmark; of its axes, as a share of the greatest; of the loss without words.
 GAMMA = 1.0
 SMALLEST_AXIS = 1e-4
-ALONE = 0.3
+ALONE = 0.1
 FEATURES = WORDS_UNIGRAMS | WORDS_BIGRAMS | WORDS_LENGTH
 
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
@@ -75,9 +74,7 @@ def names_of(kind: str) -> list[str]:
 def targets_of(kind: str, requests: Sequence[Request]) -> Any:
     """``(n, n_out)`` float32: 1 for each category or capability of a request."""
     names = names_of(kind)
-    labels = [
-        (one.category,) if kind == "classifier" else one.capabilities for one in requests
-    ]
+    labels = [(one.category,) if kind == "classifier" else one.capabilities for one in requests]
     return np.array([[name in own for name in names] for own in labels], np.float32)
 
 
@@ -206,7 +203,7 @@ class _Linear:
 
         self.fitted = fit_fastgrnn(
             vectors, targets, head="labels", hidden=0, linear=True, words=features,
-            settings=Settings(epochs=72, rate=0.03, alone=ALONE, validation=0), seed=SEED,
+            settings=Settings(epochs=72, rate=0.03, alone=0.3, validation=0), seed=SEED,
         )  # fmt: skip
 
     def scores(self, vectors: Any, features: Any) -> Any:
@@ -401,4 +398,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
