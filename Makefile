@@ -36,6 +36,7 @@ ALL_HEADERS := $(call from_root,kernels/include/*.h kernels/src/*.h fdw/*.h)
 INSTALL_SQL := $(sort $(call from_root,sql/install/*.sql))
 UPGRADE_SQL := $(call from_root,sql/$(EXTENSION)--*--*.sql)
 ENCODERS    := $(call from_root,python/tinydancer/encoders/*.tdenc)
+MODELS      := $(sort $(call from_root,python/tinydancer/models/*.tdmodel))
 
 ifndef WITHOUT_PGXS
 
@@ -85,8 +86,17 @@ $(OBJS): $(ALL_HEADERS) $(EXTENSION).control | objdirs
 objdirs:
 	@mkdir -p $(sort $(dir $(OBJS)))
 
-$(DATA_built): $(INSTALL_SQL)
-	cat $^ > $@
+# The built-in models are rows of the script: CREATE EXTENSION needs no file but its own.  A model's
+# kind and encoder are read from the model itself.
+$(DATA_built): $(INSTALL_SQL) $(addprefix $(ROOT)/,$(MODELS))
+	cat $(filter %.sql,$^) > $@.new
+	set -e; for f in $(filter %.tdmodel,$^); do \
+		printf "SELECT tinydancer.add_builtin_model(decode('" >> $@.new; \
+		base64 < "$$f" >> $@.new; \
+		printf "', 'base64'));\n" >> $@.new; \
+	done
+	echo 'DROP FUNCTION tinydancer.add_builtin_model(bytea);' >> $@.new
+	mv $@.new $@
 
 # Encoder files lie beside the extension's own: <share>/tinydancer is where a server looks when
 # tinydancer.encoder_dir is not set.  Renamed into place: a running backend maps the old file.
@@ -209,7 +219,7 @@ $(MINILM): $(MINILM_INPUTS) | build/py.stamp
 # ---- the module, once for each server
 
 MODULE_INPUTS := Makefile $(EXTENSION).control $(KERNEL_SRCS) $(MODULE_SRCS) $(ALL_HEADERS) \
-	$(INSTALL_SQL) $(UPGRADE_SQL) $(ENCODERS)
+	$(INSTALL_SQL) $(UPGRADE_SQL) $(ENCODERS) $(MODELS)
 
 # What a plain `make` leaves in the tree.  VPATH would find it from a build folder and take objects
 # of another server for fresh ones.

@@ -14,6 +14,7 @@ typedef struct TdActivity
 	uint64 texts_embedded;
 	uint64 requests_routed;	 /* scored against the agents */
 	uint64 requests_matched; /* scored against the semantic routes */
+	uint64 requests_classified;
 } TdActivity;
 
 extern TdActivity tdpg_activity;

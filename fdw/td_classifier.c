@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "td_activity.h"
 #include "td_classifier.h"
 #include "td_error.h"
 #include "td_lent.h"
@@ -63,5 +64,6 @@ tdpg_classify(TdClassifier *c, NullableDatum request, NullableDatum embedding)
 							  c->scratch_size);
 	if (status != TD_OK)
 		tdpg_error(status);
+	tdpg_activity.requests_classified++;
 	return true;
 }

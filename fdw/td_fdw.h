@@ -60,8 +60,9 @@ typedef struct TdTableKind
 	int key;					 /* the output that tells the rows of a request apart */
 	const char *keys;			 /* the registry's table of keys, NULL: none */
 	int rank;					 /* the output that is the row's number, or NULL; -1: none */
+	int task;					 /* the td_task of the model that it may use, or -1 */
 
-	/* Raise the errors about inputs that can be told when a table is made. */
+	/* Raise the errors about inputs that can be told when a table is made; NULL: there are none. */
 	void (*check)(const TdInputs *inputs);
 	/* Rows of a request, for the planner. */
 	double (*rows)(void);
@@ -148,8 +149,13 @@ typedef struct TdScanState
 } TdScanState;
 
 /* in td_fdw_options.c: the kinds of tables, what a table's definition says, and the validator */
-#define TD_N_KINDS 3
+#define TD_N_KINDS 4
 extern const TdTableKind *const tdpg_table_kinds[TD_N_KINDS];
+/* The definition of a foreign table as the catalog has it, in the current memory context. */
+extern TdTable *tdpg_fdw_read_table(Oid relid);
+
+/* in td_fdw_cache.c */
+/* The same as long as the current memory context is not reset; not to be changed. */
 extern TdTable *tdpg_fdw_table(Oid relid);
 extern int tdpg_find_option(const TdTableKind *kind, const char *name);
 extern _Noreturn void tdpg_unknown_option(const char *name, const TdTableKind *const *kinds,
@@ -158,11 +164,12 @@ extern _Noreturn void tdpg_unknown_option(const char *name, const TdTableKind *c
 /* in td_fdw_import.c */
 extern List *tdImportForeignSchema(ImportForeignSchemaStmt *stmt, Oid server);
 
-/* in td_fdw_route.c, td_fdw_candidates.c, td_fdw_matches.c */
+/* in td_fdw_route.c, td_fdw_candidates.c, td_fdw_matches.c, td_fdw_classes.c */
 extern const TdColumnKind tdpg_route_inputs[TD_N_INPUTS];
 extern const TdTableKind tdpg_route_results;
 extern const TdTableKind tdpg_route_candidates;
 extern const TdTableKind tdpg_semantic_matches;
+extern const TdTableKind tdpg_request_classes;
 
 /* in td_fdw_stats.c; the first once per backend */
 extern void tdpg_fdw_stats_init(void);
@@ -171,12 +178,16 @@ extern double tdpg_registry_rows(const char *table);
 /* in td_fdw_plan.c */
 extern void tdGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid);
 extern void tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
+extern bool tdIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte);
+/* The definition of a planned table. */
+extern const TdTable *tdpg_plan_table(const RelOptInfo *rel);
+/* The expected number of different values of a column of a planned table; 0: nothing is known. */
+extern double tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute);
+
+/* in td_fdw_make_plan.c */
 extern ForeignScan *tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid,
 									 ForeignPath *best_path, List *tlist, List *scan_clauses,
 									 Plan *outer_plan);
-extern bool tdIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte);
-/* The expected number of different values of a column of a planned table; 0: nothing is known. */
-extern double tdpg_plan_distinct(const RelOptInfo *rel, AttrNumber attribute);
 
 /* in td_fdw_scan.c */
 extern void tdBeginForeignScan(ForeignScanState *node, int eflags);

@@ -108,6 +108,7 @@ const TdTableKind tdpg_route_candidates = {
 	.key = TD_EX_AGENT_NAME,
 	.keys = "agent",
 	.rank = TD_EX_RANK,
+	.task = TD_TASK_QUALITY,
 	.check = tdpg_check_limits,
 	.rows = rows_of_candidates,
 	.begin = begin_candidates,

@@ -93,6 +93,27 @@ source_of(const TdScanState *state, const ForeignScan *plan, int input, List *co
 							  context, false, false);
 }
 
+/* Which encoder and model will be used, as those that are active say. */
+static void
+explain_models(const TdTableKind *kind, ExplainState *es)
+{
+	const TdActiveEncoder *encoder = tdpg_registry_encoder(CurrentMemoryContext);
+	const TdModel *model;
+
+	ExplainPropertyText("Encoder", encoder->id, es);
+	if (kind->task < 0)
+		return;
+	model = tdpg_model_acquire((td_task) kind->task, encoder, CurrentMemoryContext);
+	if (model != NULL)
+		ExplainPropertyText("Model",
+							psprintf("%s %d%s", td_task_name((td_task) kind->task), model->version,
+									 model->builtin ? " (built-in)" : ""),
+							es);
+	/* As the server does with what is usually not there: for programs only. */
+	else if (es->format != EXPLAIN_FORMAT_TEXT)
+		ExplainPropertyText("Model", "none", es);
+}
+
 static void
 explain_inputs(const TdScanState *state, const ForeignScan *plan, ExplainState *es)
 {
@@ -140,7 +161,7 @@ explain_inputs(const TdScanState *state, const ForeignScan *plan, ExplainState *
 	}
 	if (limits != NIL)
 		ExplainPropertyList("Limits", limits, es);
-	ExplainPropertyText("Encoder", tdpg_registry_encoder(CurrentMemoryContext)->id, es);
+	explain_models(kind, es);
 }
 
 void

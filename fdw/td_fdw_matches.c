@@ -103,6 +103,7 @@ const TdTableKind tdpg_semantic_matches = {
 	.key = TD_MATCH_ROUTE_NAME,
 	.keys = "route",
 	.rank = RANK,
+	.task = -1,
 	.check = check_inputs,
 	.rows = rows_of_matches,
 	.begin = begin_matches,

@@ -32,6 +32,7 @@ const TdTableKind *const tdpg_table_kinds[TD_N_KINDS] = {
 	&tdpg_route_results,
 	&tdpg_route_candidates,
 	&tdpg_semantic_matches,
+	&tdpg_request_classes,
 };
 
 int
@@ -207,7 +208,8 @@ tinydancer_fdw_validator(PG_FUNCTION_ARGS)
 			tdpg_unknown_option(option->defname, &kind, 1, false);
 	}
 	set_defaults(kind, options, &defaults);
-	kind->check(&defaults);
+	if (kind->check != NULL)
+		kind->check(&defaults);
 	PG_RETURN_VOID();
 }
 
@@ -276,7 +278,7 @@ set_role(TdColumn *column, Form_pg_attribute attribute, const TdTableKind *kind,
 }
 
 TdTable *
-tdpg_fdw_table(Oid relid)
+tdpg_fdw_read_table(Oid relid)
 {
 	TdTable *table = palloc0(sizeof(TdTable));
 	Relation relation = table_open(relid, NoLock);

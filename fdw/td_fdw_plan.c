@@ -1,7 +1,7 @@
 /*
- * td_fdw_plan.c - the paths to a foreign table, what they cost, and the plan of the cheapest.
+ * td_fdw_plan.c - the paths to a foreign table, and what they cost.
  *
- * In: the clauses on a foreign table.  Out: paths, and a plan whose fdw_exprs compute the inputs.
+ * In: the clauses on a foreign table.  Out: paths, whose fdw_private says whether they can be run.
  * Called by the planner.
  *
  * An input column echoes the value that was used.  So a clause that supplies an input can leave the
@@ -18,7 +18,6 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
-#include "optimizer/planmain.h"
 #include "optimizer/restrictinfo.h"
 #include "utils/selfuncs.h"
 
@@ -50,6 +49,12 @@ typedef struct TdPlanState
 	double distinct[TD_MAX_INPUTS]; /* expected number of different values */
 	List *joins[TD_MAX_INPUTS];		/* of Relids: other sides that can supply the input */
 } TdPlanState;
+
+const TdTable *
+tdpg_plan_table(const RelOptInfo *rel)
+{
+	return ((const TdPlanState *) rel->fdw_private)->table;
+}
 
 /* The values of an input are those of the other side; the key names the answer. */
 double
@@ -379,89 +384,6 @@ tdGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 		add_path(rel, (Path *) tdpg_create_foreignscan_path(
 						  root, rel, rel->rows, FAILING_NODES, FAILING_COST, FAILING_COST, NIL,
 						  rel->lateral_relids, list_make1_int(0)));
-}
-
-/* The outputs that the query reads, as an int list. */
-static List *
-outputs_read(RelOptInfo *rel, const TdTable *table, List *clauses)
-{
-	Bitmapset *attributes = NULL;
-	List *outputs = NIL;
-	bool whole_row;
-	int i;
-
-	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &attributes);
-	pull_varattnos((Node *) clauses, rel->relid, &attributes);
-	whole_row = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, attributes);
-	for (i = 0; i < table->n_columns; i++)
-	{
-		if (table->columns[i].role == TD_COLUMN_OUTPUT &&
-			(whole_row ||
-			 bms_is_member(i + 1 - FirstLowInvalidHeapAttributeNumber, attributes)))
-			outputs = lappend_int(outputs, table->columns[i].which);
-	}
-	return outputs;
-}
-
-ForeignScan *
-tdGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *best_path, List *tlist,
-				 List *scan_clauses, Plan *outer_plan)
-{
-	TdPlanState *state = rel->fdw_private;
-	bool supplied[TD_MAX_INPUTS];
-	TdClause *matches;
-	bool can_run = linitial_int(best_path->fdw_private) != 0;
-	List *clauses = extract_actual_clauses(scan_clauses, false);
-	List *local = NIL;
-	List *recheck = NIL;
-	List *exprs = NIL;
-	List *inputs = NIL;
-	List *no_limit = NIL;
-	int array = -1;
-	bool is_equality;
-	ListCell *lc;
-
-	matches = tdpg_match_clauses(root, rel, state->table, clauses, supplied);
-	foreach (lc, clauses)
-	{
-		Expr *clause = lfirst(lc);
-		TdClause match = matches[foreach_current_index(lc)];
-
-		if (!can_run || !tdpg_clause_supplies(&match))
-		{
-			local = lappend(local, clause);
-			continue;
-		}
-		if (match.says_more)
-			local = lappend(local, clause);
-		else
-			recheck = lappend(recheck, clause);
-		if (match.kind == TD_CLAUSE_NULL)
-		{
-			no_limit = lappend_int(no_limit, match.input);
-			continue;
-		}
-		if (match.kind == TD_CLAUSE_ARRAY)
-			array = list_length(exprs);
-		exprs = lappend(exprs, match.source);
-		inputs = lappend_int(inputs, match.input);
-	}
-
-	foreach (lc, local)
-	{
-		Expr *bound = tdpg_rank_bound(root, rel, state->table, lfirst(lc), &is_equality);
-
-		if (bound == NULL)
-			continue;
-		exprs = lappend(exprs, bound);
-		inputs = lappend_int(inputs, TD_RANK_BOUND);
-	}
-
-	return make_foreignscan(tlist, local, rel->relid, exprs,
-							list_make5(inputs, no_limit, list_make1_int(array),
-									   list_make1_int(can_run ? 1 : 0),
-									   outputs_read(rel, state->table, local)),
-							NIL, recheck, outer_plan);
 }
 
 bool

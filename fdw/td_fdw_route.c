@@ -99,6 +99,7 @@ const TdTableKind tdpg_route_results = {
 	.key = TD_OUT_AGENT_NAME,
 	.keys = "agent",
 	.rank = -1,
+	.task = TD_TASK_QUALITY,
 	.check = tdpg_check_limits,
 	.rows = rows_of_decision,
 	.begin = begin_decisions,

@@ -55,8 +55,8 @@ extern void tdpg_registry_init(void);
 extern TdRegistry *tdpg_registry_acquire(MemoryContext owner);
 
 /*
- * How often the registry and the routes have changed for this backend.  From the first call on only their
- * own changes count, also in a backend that has read neither.
+ * How often registry, routes and models have changed for this backend.  From the first call on only their
+ * own changes count, also in a backend that has read none of them.
  */
 extern void tdpg_registry_generations(uint64 *registry, uint64 *routes, uint64 *models);
 

@@ -20,7 +20,8 @@ Datum
 tinydancer_session_activity(PG_FUNCTION_ARGS)
 {
 	const uint64 counts[] = {tdpg_activity.inputs_evaluated, tdpg_activity.texts_embedded,
-							 tdpg_activity.requests_routed, tdpg_activity.requests_matched};
+							 tdpg_activity.requests_routed, tdpg_activity.requests_matched,
+							 tdpg_activity.requests_classified};
 	Datum values[lengthof(counts)];
 	bool nulls[lengthof(counts)] = {0};
 	TupleDesc desc;

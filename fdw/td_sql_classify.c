@@ -98,6 +98,8 @@ push_number(JsonbParseState **state, JsonbIteratorToken token, double value)
 {
 	JsonbValue v;
 
+	/* People read it: a probability has no more than six places that mean anything. */
+	value = rint(value * 1e6) / 1e6;
 	v.type = jbvNumeric;
 	v.val.numeric =
 		DatumGetNumeric(DirectFunctionCall1(float8_numeric, Float8GetDatum(value)));

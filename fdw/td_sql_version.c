@@ -1,7 +1,7 @@
 /*
  * td_sql_version.c - tinydancer.registry_version(): whether a copy of the registry is still good.
  *
- * In: nothing.  Out: (registry, routes), texts that are compared for equality.  Called by programs
+ * In: nothing.  Out: (registry, routes, models), texts that are compared for equality.  Called by programs
  * that keep a copy of the tables between queries, such as tinydancer.multicorn.
  *
  * A backend counts the changes that it hears of, so its own name and start are part of a version:

@@ -84,8 +84,8 @@ def match_block(
         open: (n_routes,) bool, which routes may match; None: all.
         shortlist: for "nearest" and "top3": (offsets, ids, cut), (n + 1,) int64, ascending numbers
             of routes, uint32, and (n,) float32, which no utterance of a route that is not on the
-            list exceeds; None: all routes are scored.  A request whose list does not suffice is scored
-            against all routes: the matches are those without a list.
+            list exceeds; None: all routes are scored.  A request whose list does not suffice is
+            scored against all routes: the matches are those without a list.
 
     Returns:
         A dict: "offsets" (n + 1,) int64 into "route" (uint32), "score" (float32) and "confidence"

@@ -186,6 +186,8 @@ def route_block(
     double cost_scale=0.001,
     double latency_scale=1000.0,
     bint reasoning=False,
+    model=None,
+    outputs=None,
 ):
     """Choose an agent for each of many requests, without holding the GIL.
 
@@ -208,11 +210,13 @@ def route_block(
         cost_scale: USD at which cost_utility is 0.5, above 0.
         latency_scale: ms at which latency_utility is 0.5, above 0.
         reasoning: whether sentences are wanted.
+        model: a quality Model, whose predictions take the place of fit and quality; None: none.
+        outputs: (n_agents,) uint32 with model: each agent's output, NONE: it is not covered.
 
     Returns:
         A dict of arrays of n: "status" (int32: a td_status, or NO_REQUEST), "agent" (uint32, NONE:
-        no agent was eligible), "similarity" (float32), "expected_quality", "cost", "latency" (float64;
-        NaN: unknown), and "reasoning" as (offsets, bytes), or None.
+        no agent was eligible), "similarity" (float32), "expected_quality", "cost", "latency"
+        (float64; NaN: unknown), and "reasoning" as (offsets, bytes), or None.
 
     Raises:
         ShapeError: if shapes contradict each other.
@@ -225,6 +229,10 @@ def route_block(
     cdef _Scratch scratch = _Scratch(td.td_score_scratch_size(&registry.registry))
     cdef td.td_candidate *scored = <td.td_candidate *> candidates.start
     cdef _Reasons reasons = _Reasons(registry, n, objectives) if reasoning else None
+    cdef _Prediction prediction = None
+    cdef bint predicts = model is not None
+    cdef const char *text
+    cdef size_t length
     cdef bint wanted = reasoning
     cdef int[::1] status
     cdef uint32_t[::1] agent
@@ -261,6 +269,8 @@ def route_block(
     cost = result["cost"]
     latency = result["latency"]
     memset(&request, 0, sizeof(request))
+    if predicts:
+        prediction = _Prediction(registry, model, outputs, encoder)
     for first in range(0, n, STEP):
         step = min(STEP, n - first)
         with nogil:
@@ -272,6 +282,14 @@ def route_block(
                     terms.fill(i, &request, &policy)
                     request.embedding = requests.vectors + slot * requests.dim
                     request.input_tokens = <double> requests.info[slot].n_tokens
+                    if predicts:
+                        text = NULL
+                        length = 0
+                        if requests._is_text(i):
+                            text = requests.data + requests.offsets[i]
+                            length = requests.offsets[i + 1] - requests.offsets[i]
+                        status[i] = prediction.read(&registry.registry, text, length, &request)
+                if status[i] == td.TD_OK:
                     status[i] = td.td_score_agents(&registry.registry, mu, s, &policy, &request,
                                                    scored, scratch.start, scratch.size)
                 if status[i] == td.TD_OK:

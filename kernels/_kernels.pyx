@@ -2132,6 +2132,7 @@ include "_teams.pxi"
 # ------------------------------------------------------------------ semantic routes
 
 include "_routes.pxi"
+include "_nearest.pxi"
 
 
 # ------------------------------------------------------------------ trained models

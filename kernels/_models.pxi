@@ -215,3 +215,63 @@ def word_features(Encoder encoder, texts, n_buckets, features):
     if not all_buckets:
         return indptr, np.empty(0, np.int32), np.empty(0, np.float32)
     return indptr, np.concatenate(all_buckets).astype(np.int32), np.concatenate(all_values)
+
+
+@cython.final
+@cython.internal
+cdef class _Prediction:
+    """What a quality model says of one request after another, without the GIL."""
+
+    cdef const td.td_model *model
+    cdef const td.td_encoder *words
+    cdef const uint32_t *outputs
+    cdef _Scratch scratch
+    cdef _Scratch room
+    cdef float *probability
+    cdef double *predicted
+    cdef object _arrays
+
+    def __cinit__(self, Registry registry, Model model, outputs, words):
+        cdef const uint32_t[::1] view
+        cdef Py_ssize_t n = registry.registry.n_agents
+        cdef size_t probabilities = (model.model.n_out * sizeof(float) + 63) & ~<size_t> 63
+
+        outputs = _frozen(outputs, np.uint32, "outputs")
+        covered = outputs[outputs != NONE]
+        if outputs.shape[0] != n or (covered >= model.model.n_out).any():
+            raise errors.ShapeError(
+                "outputs of the model do not fit the agents",
+                f"There are {outputs.shape[0]} for {n} agents.",
+            )
+        if model.model.dim != registry.registry.dim:
+            _raise(td.TD_ERR_DIMENSION,
+                   f"The model expects {model.model.dim}, phrases have {registry.registry.dim}.")
+        self._arrays = (outputs, model, words)
+        self.model = &model.model
+        self.words = NULL
+        if words is not None:
+            self.words = &(<Encoder?> words).encoder
+        self.scratch = _Scratch(td.td_model_scratch_size(self.model))
+        self.room = _Scratch(probabilities + n * sizeof(double))
+        self.probability = <float *> self.room.start
+        self.predicted = <double *> (<char *> self.room.start + probabilities)
+        if n > 0:
+            view = outputs
+            self.outputs = &view[0]
+
+    cdef td.td_status read(self, const td.td_registry *registry, const char *text, size_t length,
+                           td.td_request *request) noexcept nogil:
+        """Let the request have what the model predicts; text is NULL where there is none."""
+        cdef td.td_status status
+
+        request.predicted = NULL
+        request.outputs = self.outputs
+        if self.outputs == NULL:
+            return td.TD_OK
+        status = td.td_model_apply(self.model, self.words, text if self.words != NULL else NULL,
+                                   length, request.embedding, self.probability,
+                                   self.scratch.start, self.scratch.size)
+        if status == td.TD_OK and td.td_score_predict(registry, self.outputs, self.probability,
+                                                      self.predicted):
+            request.predicted = self.predicted
+        return status

@@ -65,6 +65,15 @@ cdef extern from "tinydancer.h" nogil:
                              uint32_t *index, float *score, size_t *n_found, void *scratch,
                              size_t scratch_size)
 
+    # td_sketch.c
+    size_t td_sketch_size(size_t n_rows, size_t dim)
+    void td_sketch_make(const int8_t *rows, size_t n_rows, size_t dim, void *sketch)
+    size_t td_topk_sketched_scratch_size(size_t dim, size_t k)
+    td_status td_topk_sketched(uint32_t level, const float *query, const int8_t *rows,
+                               const float *scales, const void *sketch, size_t n_rows, size_t dim,
+                               size_t k, uint32_t *index, float *score, size_t *n_found,
+                               uint32_t *is_exact, void *scratch, size_t scratch_size)
+
     # td_hash.c
     uint64_t td_hash64(const void *data, size_t size, uint64_t seed)
 

@@ -298,14 +298,17 @@ def test_package_imports_no_trainer_and_no_framework_at_the_top() -> None:
         "multicorn",
         "tokenizers",
     }
+    # What the command line imports of tinydancer.etl before it runs; the rest of it is Arrow's.
+    early = {"__init__.py", "cli.py", "columns.py"}
     for path in PACKAGE:
+        own = {"pyarrow"} if path.parent.name == "etl" and path.name not in early else set()
         for node in ast.parse(path.read_text()).body:
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
-            assert not {name.split(".")[0] for name in names} & optional, path.name
+            assert not {name.split(".")[0] for name in names} & (optional - own), path.name
 
 
 def test_install_script_never_says_or_replace() -> None:

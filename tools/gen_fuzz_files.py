@@ -1,4 +1,4 @@
-"""Write the corpus of kernels/fuzz/fuzz_file.c: small encoder files of every shape.
+"""Write the corpora of kernels/fuzz: small encoder files, and small models, of every shape.
 
     .venv/bin/python tools/gen_fuzz_files.py [--check]
 
@@ -8,15 +8,19 @@ With --check nothing is written; exit status 1 says that a committed file differ
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinydancer.encoder_bert import BertModel, BertShape, pack_bert_encoder
 from tinydancer.encoder_file import EncoderHeader, Vocab, pack_file, pack_static_encoder
+from tinydancer.model_file import FastGrnn, Knn, Linear, Member, ModelSpec, Rbf, Words, write_model
 
-FOLDER = Path(__file__).resolve().parents[1] / "kernels" / "fuzz" / "corpus_file"
+FUZZ = Path(__file__).resolve().parents[1] / "kernels" / "fuzz"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [
     "hello",
@@ -106,18 +110,85 @@ def corpus() -> dict[str, bytes]:
     }
 
 
+def values(*shape: int, low: float = -0.5) -> Any:
+    """Numbers from low to low + 1 that no version of NumPy changes."""
+    return (np.arange(math.prod(shape)) * 37 % 17 / 16 + low).reshape(shape)
+
+
+def model(task: str, link: str, n_out: int, n_rows: int, dim: int, *members: Member) -> bytes:
+    """A model of these members, with one calibration curve where it may have one."""
+    return write_model(
+        ModelSpec(
+            task=task,
+            names=[f"output {i}" for i in range(n_out)],
+            encoder_id="fuzz-1",
+            encoder_checksum=1,
+            dim=dim,
+            link=link,
+            prior=values(n_out, low=0.0).clip(0, 1),
+            support=np.arange(n_out),
+            members=members,
+            rows=values(n_rows, dim) if n_rows else None,
+            curve_x=np.array([[0.0, 0.4, 1.0]]),
+            curve_y=np.array([[0.1, 0.5, 0.9]]),
+        )
+    )
+
+
+def cell(n_out: int, dim: int, hidden: int, *, rank: int = 0, tied: bool = False) -> FastGrnn:
+    """A FastGRNN; int8 where it is not tied."""
+
+    def matrix(n: int, m: int) -> Any:
+        return (values(n, rank), values(rank, m)) if rank else values(n, m)
+
+    return FastGrnn(
+        weight=np.ones(n_out),
+        w=matrix(hidden, dim),
+        b_z=values(hidden),
+        b_h=values(hidden),
+        zeta=0.75,
+        nu=0.25,
+        head=values(n_out, hidden),
+        head_bias=values(n_out),
+        u=matrix(hidden, hidden),
+        w_h=None if tied else matrix(hidden, dim),
+        u_h=None if tied else matrix(hidden, hidden),
+        int8=not tied,
+    )
+
+
+def models() -> dict[str, bytes]:
+    """The files of models by name."""
+    one = np.ones(3)
+    knn = Knn(one, np.where(values(5, 3) > 0.3, np.nan, values(5, 3).clip(0, 1)), 4, 0.25, 1.0)
+    rbf = Rbf(one, values(5, 3), values(3), 2.0)
+    words = Words(one, values(256, 3), values(3), values(256, low=0.0), 7)
+    linear = Linear(one, values(3, 16), values(3), int8=True)
+    return {
+        "linear": model("quality", "identity", 3, 0, 16, Linear(one, values(3, 16), values(3))),
+        "linear_int8": model("capabilities", "sigmoid", 3, 0, 16, linear),
+        "cell": model("classifier", "softmax", 3, 0, 16, cell(3, 16, 5)),
+        "cell_tied": model("classifier", "softmax", 3, 0, 1, cell(3, 1, 1, tied=True)),
+        "cell_low_rank": model("quality", "sigmoid", 3, 0, 16, cell(3, 16, 5, rank=2)),
+        "knn": model("quality", "identity", 3, 5, 16, knn),
+        "rbf": model("quality", "identity", 3, 5, 16, rbf, dataclasses.replace(rbf, int8=True)),
+        "ensemble": model("quality", "identity", 3, 5, 16, knn, rbf, words, linear),
+    }
+
+
 def main() -> int:
     """Write the files, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    FOLDER.mkdir(exist_ok=True)
+    files = {FUZZ / "corpus_file" / name: data for name, data in corpus().items()}
+    files |= {FUZZ / "corpus_model" / name: data for name, data in models().items()}
     different = []
-    for name, data in corpus().items():
-        path = FOLDER / name
+    for path, data in files.items():
+        path.parent.mkdir(exist_ok=True)
         if check:
             if not path.exists() or path.read_bytes() != data:
-                different.append(name)
+                different.append(path.name)
         else:
             path.write_bytes(data)
     if different:

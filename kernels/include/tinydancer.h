@@ -168,6 +168,33 @@ td_status td_topk_cosine(uint32_t level, const float *query, const int8_t *rows,
 						 const float *scales, size_t n_rows, size_t dim, size_t k, uint32_t *index,
 						 float *score, size_t *n_found, void *scratch, size_t scratch_size);
 
+/* ---------------------------------------------------------------- in td_sketch.c: very many rows
+ */
+
+/*
+ * The signs of rows[n_rows][dim], by which td_topk_sketched() passes most of them over.
+ * sketch: td_sketch_size(n_rows, dim) bytes out, aligned to 64; an eighth of the rows.
+ */
+size_t td_sketch_size(size_t n_rows, size_t dim);
+void td_sketch_make(const int8_t *rows, size_t n_rows, size_t dim, void *sketch);
+
+/*
+ * td_topk_cosine() for very many rows: the int8 products of those whose signs differ least from the
+ * query's.  Where the k-th found is so far that a nearer one might have been passed over (less than
+ * 2.5 standard deviations lie between), all rows are compared.  bench/kernels.py measures how often
+ * the nearest row is found, and how often all are compared.
+ *
+ * sketch    of the rows, by td_sketch_make()
+ * is_exact  out, 1: all rows were compared
+ * scratch   td_topk_sketched_scratch_size(dim, k) bytes, aligned to 64
+ * the rest as for td_topk_cosine()
+ */
+size_t td_topk_sketched_scratch_size(size_t dim, size_t k);
+td_status td_topk_sketched(uint32_t level, const float *query, const int8_t *rows,
+						   const float *scales, const void *sketch, size_t n_rows, size_t dim,
+						   size_t k, uint32_t *index, float *score, size_t *n_found,
+						   uint32_t *is_exact, void *scratch, size_t scratch_size);
+
 /* ---------------------------------------------------------------- in td_hash.c: checksum */
 
 /* XXH64 of the xxHash specification (version 0.1.1), over size bytes. */

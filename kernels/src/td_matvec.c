@@ -13,7 +13,8 @@ td_code_of(uint32_t level)
 	{
 #if defined(__x86_64__) && defined(__GNUC__)
 		case TD_LEVEL_AVX512_VNNI:
-			return &td_code_avx512;
+			return __builtin_cpu_supports("avx512vpopcntdq") ? &td_code_avx512_popcnt
+															 : &td_code_avx512;
 		case TD_LEVEL_AVX2:
 			return &td_code_avx2;
 #endif

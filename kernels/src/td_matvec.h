@@ -19,6 +19,9 @@
 /* Rows that have at most so many elements have sums within int32. */
 #define TD_MATVEC_MAX 131072u
 
+/* Rows whose signs stand side by side in a sketch. */
+#define TD_SKETCH_GROUP 8
+
 typedef struct td_operand
 {
 	const int8_t *narrow; /* [n], in [-127, 127] */
@@ -49,6 +52,15 @@ typedef struct td_code
 	/* The first i from on with y[i] > limit; n when there is none. */
 	size_t (*first_above)(const float *y, size_t from, size_t n, float limit);
 
+	/*
+	 * The rows of a sketch that differ from signs[n_words] in fewer than limit, from group *at on:
+	 * index[room] and distance[room] out; returns how many.  Stops before end, with *at the next
+	 * group, when there is no room for a group's rows; room is at least TD_SKETCH_GROUP.
+	 */
+	size_t (*few_signs)(const uint64_t *sketch, size_t n_words, const uint64_t *signs,
+						uint32_t limit, size_t *at, size_t end, uint32_t *index, uint32_t *distance,
+						size_t room);
+
 	/* As td_vec_sigmoid() and td_vec_tanh(). */
 	void (*sigmoid)(const float *x, float *y, size_t n);
 	void (*hyperbolic_tangent)(const float *x, float *y, size_t n);
@@ -57,6 +69,12 @@ typedef struct td_code
 extern const td_code td_code_portable;
 extern const td_code td_code_avx2;
 extern const td_code td_code_avx512;
+
+/* The same but for few_signs(), which is td_few_signs_popcnt(): with VPOPCNTDQ. */
+extern const td_code td_code_avx512_popcnt;
+size_t td_few_signs_popcnt(const uint64_t *sketch, size_t n_words, const uint64_t *signs,
+						   uint32_t limit, size_t *at, size_t end, uint32_t *index,
+						   uint32_t *distance, size_t room);
 
 /* The code of a td_level. */
 const td_code *td_code_of(uint32_t level);
@@ -119,5 +137,13 @@ td_as_cosine(float product)
 	product = product > -1.0f ? product : -1.0f;
 	return product < 1.0f ? product : 1.0f;
 }
+
+/*
+ * td_topk_cosine() among the rows candidate[n], ascending, for a query that is an operand; returns
+ * how many were found.  In td_topk.c.
+ */
+size_t td_topk_among(const td_code *code, const td_operand *query, const int8_t *rows,
+					 const float *scales, const uint32_t *candidate, size_t n, size_t dim, size_t k,
+					 uint32_t *index, float *score);
 
 #endif /* TD_MATVEC_H */

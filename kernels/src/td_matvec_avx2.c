@@ -12,10 +12,10 @@
 #include "td_matvec.h"
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,popcnt"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,popcnt")
 #endif
 
 #define LANES_SSE2
@@ -90,9 +90,26 @@ lanes_above(const float *y, float limit)
 	return (uint32_t) _mm256_movemask_ps(low) | (uint32_t) _mm256_movemask_ps(high) << 8;
 }
 
+static TD_INLINE uint32_t
+signs_below(const uint64_t *words, size_t n_words, const uint64_t *signs, uint32_t limit,
+			uint64_t *differ)
+{
+	uint32_t bits = 0;
+	size_t w;
+	int l;
+
+	memset(differ, 0, TD_SKETCH_GROUP * sizeof(*differ));
+	for (w = 0; w < n_words; w++, words += TD_SKETCH_GROUP)
+		for (l = 0; l < TD_SKETCH_GROUP; l++)
+			differ[l] += (uint64_t) __builtin_popcountll(words[l] ^ signs[w]);
+	for (l = 0; l < TD_SKETCH_GROUP; l++)
+		bits |= (uint32_t) (differ[l] < limit) << l;
+	return bits;
+}
+
 #include "td_matvec_body.h"
 
-const td_code td_code_avx2 = CODE;
+const td_code td_code_avx2 = CODE(few_signs);
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -7,12 +7,14 @@
  *   ROWS           rows of floats that are multiplied at a time, their sums in registers
  *   WIDE_OPERAND   1: rows_i8() reads the operand as int16
  *   rows_i8()      the one of td_code, see td_matvec.h
+ *   signs_below()  see td_sketch_body.h
  *   lanes_above()  a bit for each of sixteen floats, the first lowest: 1 where it is above a limit
  */
 #include <string.h>
 
 #include "td_dot.h"
 #include "td_math.h"
+#include "td_sketch_body.h"
 
 #define PIECES (64 / VECTOR)
 
@@ -169,4 +171,5 @@ hyperbolic_tangent(const float *x, float *y, size_t n)
 		y[i] = td_tanh(x[i]);
 }
 
-#define CODE {check, make_operand, rows_f32, rows_i8, first_above, sigmoid, hyperbolic_tangent}
+#define CODE(few_signs)                                                                            \
+	{check, make_operand, rows_f32, rows_i8, first_above, few_signs, sigmoid, hyperbolic_tangent}

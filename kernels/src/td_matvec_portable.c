@@ -35,6 +35,35 @@ lanes_above(const float *y, float limit)
 	return bits;
 }
 
+/* Bits that are set, by halves: what a compiler makes of it is vectorised. */
+static TD_INLINE uint64_t
+count_bits(uint64_t x)
+{
+	x -= x >> 1 & 0x5555555555555555u;
+	x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+	x += x >> 8;
+	x += x >> 16;
+	return (x + (x >> 32)) & 0x7f;
+}
+
+static TD_INLINE uint32_t
+signs_below(const uint64_t *words, size_t n_words, const uint64_t *signs, uint32_t limit,
+			uint64_t *differ)
+{
+	uint32_t bits = 0;
+	size_t w;
+	int l;
+
+	memset(differ, 0, TD_SKETCH_GROUP * sizeof(*differ));
+	for (w = 0; w < n_words; w++, words += TD_SKETCH_GROUP)
+		for (l = 0; l < TD_SKETCH_GROUP; l++)
+			differ[l] += count_bits(words[l] ^ signs[w]);
+	for (l = 0; l < TD_SKETCH_GROUP; l++)
+		bits |= (uint32_t) (differ[l] < limit) << l;
+	return bits;
+}
+
 #include "td_matvec_body.h"
 
-const td_code td_code_portable = CODE;
+const td_code td_code_portable = CODE(few_signs);

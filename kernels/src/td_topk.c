@@ -9,6 +9,8 @@
 
 /* Rows whose products are looked through together. */
 #define BLOCK 256
+/* Candidates whose rows are on their way. */
+#define AHEAD 16
 
 /* Found rows: parallel arrays lent by the caller, kept as a heap whose root is the worst. */
 typedef struct heap
@@ -100,6 +102,43 @@ offer(const td_code *code, heap *found, size_t size, size_t k, const float *prod
 	return size;
 }
 
+/* Moving the worst to the end, again and again, leaves the best first. */
+static void
+put_best_first(heap *found, size_t size)
+{
+	while (size > 1)
+	{
+		swap(found, 0, --size);
+		sift_down(found, size);
+	}
+}
+
+size_t
+td_topk_among(const td_code *code, const td_operand *query, const int8_t *rows, const float *scales,
+			  const uint32_t *candidate, size_t n, size_t dim, size_t k, uint32_t *index,
+			  float *score)
+{
+	heap found = {index, score};
+	size_t size = 0;
+	size_t i;
+	size_t byte;
+
+	for (i = 0; i < n && k > 0; i++)
+	{
+		size_t row = candidate[i];
+		float product;
+
+		/* Rows far apart: nothing but this fetches them in time. */
+		if (i + AHEAD < n)
+			for (byte = 0; byte < dim; byte += 64)
+				__builtin_prefetch(rows + candidate[i + AHEAD] * dim + byte);
+		code->rows_i8(rows + row * dim, scales + row, 1, dim, query, &product);
+		size = offer(code, &found, size, k, &product, row, 1);
+	}
+	put_best_first(&found, size);
+	return size;
+}
+
 td_status
 td_topk_cosine(uint32_t level, const float *query, const int8_t *rows, const float *scales,
 			   size_t n_rows, size_t dim, size_t k, uint32_t *index, float *score, size_t *n_found,
@@ -128,12 +167,7 @@ td_topk_cosine(uint32_t level, const float *query, const int8_t *rows, const flo
 		size = offer(code, &found, size, k, product, row, n);
 	}
 
-	/* Moving the worst to the end, again and again, leaves the best first. */
 	*n_found = size;
-	while (size > 1)
-	{
-		swap(&found, 0, --size);
-		sift_down(&found, size);
-	}
+	put_best_first(&found, size);
 	return TD_OK;
 }

@@ -379,6 +379,8 @@ def route_block(
     cost_scale: float = 0.001,
     latency_scale: float = 1000.0,
     reasoning: bool = False,
+    model: Model | None = None,
+    outputs: _UInt32 | None = None,
 ) -> dict[str, Any]: ...
 def embed_block(
     encoder: Encoder | None,

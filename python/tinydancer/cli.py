@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tinydancer.errors import TinyDancerError
 from tinydancer.etl import cli as etl_cli
+from tinydancer.evaluate import command as evaluate_command
 from tinydancer.train import command as train_command
 
 if TYPE_CHECKING:
@@ -374,6 +375,7 @@ def parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_encoder_verify)
 
     train_command.add_commands(commands)
+    evaluate_command.add_commands(commands)
 
     doctor = add("doctor", _doctor, "what is here, what is missing, and what to type")
     doctor.add_argument("--json", action="store_true", help="the findings, for programs")

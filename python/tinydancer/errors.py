@@ -19,6 +19,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidTimeError",
     "ModelFolderError",
+    "ModelUnusableError",
     "NonFiniteError",
     "ShapeError",
     "TextEncodingError",
@@ -102,6 +103,12 @@ class EncoderNotFoundError(TinyDancerError, FileNotFoundError):
 
 class EncoderUnavailableError(TinyDancerError):
     """A text where vectors are made elsewhere."""
+
+    sqlstate = "55000"
+
+
+class ModelUnusableError(TinyDancerError):
+    """A trained model that is not there, or is for another encoder."""
 
     sqlstate = "55000"
 

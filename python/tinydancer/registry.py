@@ -25,6 +25,7 @@ from tinydancer.encoder import Encoder
 from tinydancer.errors import (
     EncoderUnavailableError,
     FileFormatError,
+    ModelUnusableError,
     NonFiniteError,
     TinyDancerError,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "StoredRouter",
     "VectorsOnly",
     "Version",
+    "apply",
     "read_encoder",
     "read_model",
     "read_router",
@@ -127,6 +129,49 @@ class VectorsOnly:
     def count_tokens(self, text: str) -> int:
         """A request that comes with its vector costs what its text costs."""
         return 0 if self.words is None else self.words.count_tokens(text)
+
+
+def read_model(
+    cursor: psycopg.Cursor[Any], kind: str, encoder: Encoder
+) -> tuple[int, _kernels.Model] | None:
+    """The active model of a kind for the encoder, and its version; None: there is none.
+
+    Raises:
+        ModelUnusableError: if it was trained on another file's vectors.
+        FileFormatError: if its bytes are damaged.
+    """
+    cursor.execute(
+        "SELECT m.version, m.bytes FROM tinydancer.model m "
+        "WHERE m.active AND m.kind = %s AND m.encoder = %s ORDER BY m.builtin LIMIT 1",
+        (kind, encoder.id),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    version, content = row
+    model = _kernels.Model(bytes(content))
+    # Of an encoder whose file is not here only the dimension is known.
+    alone = isinstance(encoder, VectorsOnly)
+    if model.dim != encoder.dim or not (alone or model.encoder_checksum == encoder.checksum):
+        raise ModelUnusableError(
+            f'model is for another encoder than "{encoder.id}"',
+            f'Version {version} of kind "{kind}" was trained on {model.dim}-dimensional vectors of '
+            f"a file with checksum {model.encoder_checksum}.",
+            "Train it again with this encoder.",
+        )
+    return version, model
+
+
+def apply(
+    model: _kernels.Model, encoder: Encoder, text: str | None, vector: FloatVector
+) -> FloatVector:
+    """What a model says of a request, (n_out,); words that cannot be read are left out."""
+    if isinstance(encoder, VectorsOnly):
+        words = encoder.words
+        if words is None or (model.reads_text and words.dim != model.dim):
+            text = None
+        return model.apply(vector[None], [text], words)[0]
+    return model.apply(vector[None], [text], encoder)[0]
 
 
 def _fault_of(id: str, checksum: str | None) -> tuple[Encoder | None, TinyDancerError | None]:
@@ -232,6 +277,9 @@ class StoredRouter(Router):
         stored = self._vectors[phrase]
         return super()._phrase_vector(agent, phrase) if stored is None else stored
 
+    def _probabilities(self, vector: FloatVector, request: str | None) -> FloatVector | None:
+        return None if self.model is None else apply(self.model, self.encoder, request, vector)
+
 
 def _callers_phrase(description: str, phrase: Phrase, can_embed: bool) -> Phrase:
     """A vector that stands alone: as passed, or of the description when an encoder was switched."""
@@ -329,23 +377,6 @@ def _read_policies(cursor: psycopg.Cursor[Any]) -> dict[str, Policy]:
     return policies
 
 
-def read_model(
-    cursor: psycopg.Cursor[Any], kind: str, encoder: Encoder
-) -> _kernels.Model | None:
-    """Read the active model of a kind for an encoder; a built-in one comes last.
-
-    Raises:
-        FileFormatError: if it is damaged.
-    """
-    cursor.execute(
-        "SELECT m.bytes FROM tinydancer.model m WHERE m.kind = %s AND m.encoder = %s AND m.active "
-        "ORDER BY m.builtin LIMIT 1",
-        (kind, encoder.id),
-    )
-    row = cursor.fetchone()
-    return None if row is None else _kernels.Model(row[0])
-
-
 def read_router(conn: psycopg.Connection[Any]) -> StoredRouter:
     """Read the agents into a Router with the server's answers.
 
@@ -361,5 +392,7 @@ def read_router(conn: psycopg.Connection[Any]) -> StoredRouter:
     """
     with snapshot(conn) as cursor:
         encoder = read_encoder(cursor)
-        agents, policies = _read_agents(cursor, encoder), _read_policies(cursor)
-        return StoredRouter(agents, encoder, policies, read_model(cursor, "quality", encoder))
+        agents = _read_agents(cursor, encoder)
+        policies = _read_policies(cursor)
+        found = read_model(cursor, "quality", encoder)
+        return StoredRouter(agents, encoder, policies, None if found is None else found[1])

@@ -44,7 +44,8 @@ COMMENT ON COLUMN route_results.max_cost IS 'limit in USD on the estimated cost 
 COMMENT ON COLUMN route_results.budget_remaining IS 'what is left to spend, in USD';
 
 CREATE FUNCTION tinydancer.session_activity(
-    OUT inputs_evaluated bigint, OUT texts_embedded bigint, OUT requests_routed bigint, OUT requests_matched bigint)
+    OUT inputs_evaluated bigint, OUT texts_embedded bigint, OUT requests_routed bigint, OUT requests_matched bigint,
+    OUT requests_classified bigint)
     AS 'MODULE_PATHNAME', 'tinydancer_session_activity' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION tinydancer.session_activity() IS
-    'What this session has worked out so far: how often a foreign scan evaluated its inputs, texts embedded, requests scored against agents and against semantic routes';
+    'What this session has worked out so far: how often a foreign scan evaluated its inputs, texts embedded, requests scored against agents and against semantic routes, and classified';

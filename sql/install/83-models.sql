@@ -64,6 +64,15 @@ COMMENT ON FUNCTION tinydancer.add_model(text, bytea, jsonb, text) IS
     'Stores a model file as the next version of its kind, not yet active; returns the version';
 REVOKE ALL ON FUNCTION tinydancer.add_model(text, bytea, jsonb, text) FROM PUBLIC;
 
+-- Called by the end of this script, which the Makefile writes: once for each model file that ships.
+CREATE FUNCTION tinydancer.add_builtin_model(bytes bytea) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO tinydancer.model (kind, version, encoder, bytes, checksum, active, builtin)
+    SELECT f.kind, 1, f.encoder, add_builtin_model.bytes, f.checksum, true, true
+    FROM tinydancer.model_facts(add_builtin_model.bytes) f
+$$;
+
 -- The row of a version, or the error that lists the known ones.
 CREATE FUNCTION tinydancer.require_model(kind text, version integer, function text) RETURNS tinydancer.model
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp

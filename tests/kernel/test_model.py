@@ -10,8 +10,14 @@ import pytest
 from tinydancer import _kernels
 from tinydancer.encoder import Encoder
 from tinydancer.encoder_file import StaticEncoder, pack_file, unpack_file
-from tinydancer.errors import DimensionError, FileFormatError, InvalidInputError, NonFiniteError
-from tinydancer.errors import ShapeError, TextEncodingError
+from tinydancer.errors import (
+    DimensionError,
+    FileFormatError,
+    InvalidInputError,
+    NonFiniteError,
+    ShapeError,
+    TextEncodingError,
+)
 from tinydancer.model_apply import apply_model, features_of_ids
 from tinydancer.model_file import from_safetensors, read_model, to_safetensors, write_model
 

@@ -264,64 +264,6 @@ def test_columns_are_found_by_name_and_place() -> None:
     assert set(INPUTS) >= set(_kernels.BLOCK_LIMITS)
 
 
-# ---------------------------------------------------------------- the kernel's entry points
-
-
-def arguments(n: int = 1) -> dict[str, Any]:
-    return {
-        "mu": 0.3,
-        "s": 0.1,
-        "limits": np.array([[np.inf, np.inf, np.inf, -np.inf, -np.inf]] * n),
-        "objective": np.zeros(n, dtype=np.uint32),
-        "objectives": ["balanced"],
-        "weights": np.array([[0.3, 0.3, 0.4, 0.0, 0.0]]),
-        "pool": np.full(n, -1, dtype=np.int64),
-    }
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"limits": np.zeros((1, 4))},
-        {"objective": np.uint32([1])},
-        {"weights": np.zeros((1, 4))},
-        {"pool": np.int64([-1, -1])},
-        {"required": (np.int64([0, 2]), np.uint32([1]))},
-        {"required": (np.int64([1, 0]), np.uint32([1]))},
-        {"excluded": (np.int64([0]), np.uint32([]))},
-        {"s": 0.0},
-        {"cost_scale": 0.0},
-        {"objectives": []},
-        {"vectors": (np.zeros((2, 128), np.float32), np.uint8([1]))},
-        {"vectors": (np.zeros((1, 127), np.float32), np.uint8([1]))},
-        {"texts": (np.uint8([65]), np.int64([0, 2]), np.uint8([1])), "vectors": None},
-        {"texts": (np.uint8([65]), np.int64([1, 0]), np.uint8([1])), "vectors": None},
-        {"texts": (np.uint8([65]), np.int64([0]), np.uint8([1])), "vectors": None},
-    ],
-)
-def test_block_with_contradicting_shapes_is_refused(router: Router, change: dict[str, Any]) -> None:
-    given = arguments() | {"vectors": (np.zeros((1, 128), np.float32), np.uint8([1]))} | change
-    with pytest.raises(InvalidInputError):
-        _kernels.route_block(router._registry, router.encoder, **given)
-
-
-def test_match_block_refuses_what_would_be_read_out_of_bounds() -> None:
-    view = RouteMatcher([Route("a", utterances=("x",)), Route("b", utterances=("y",))])._view
-    vectors, wanted = np.zeros((1, 128), np.float32), np.uint8([1])
-    cut = np.float32([0])
-    for change in (
-        {"k": 0},
-        {"open": np.uint8([1])},
-        {"shortlist": (np.int64([0, 2]), np.uint32([0]), cut)},
-        {"shortlist": (np.int64([0, 1]), np.uint32([2]), cut)},
-        {"shortlist": (np.int64([0]), np.uint32([]), cut)},
-    ):
-        with pytest.raises(InvalidInputError):
-            _kernels.match_block(view, vectors, wanted, **({"k": 1} | change))
-    with pytest.raises(InvalidInputError):
-        _kernels.match_block(view, np.zeros((1, 3), np.float32), wanted, k=1)
-
-
 # ---------------------------------------------------------------- semantic routes
 
 
@@ -451,6 +393,16 @@ def test_list_that_does_not_suffice_is_noticed(large_set: tuple[RouteMatcher, An
 
 
 # ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
+def test_batches_of_long_texts_are_small(tmp_path: Path, ending: str) -> None:
+    texts = [f"{i} " + "word " * 200_000 for i in range(80)]
+    table = pa.table({"id": range(80), "request": texts})
+    path = written(tmp_path / f"long{ending}", table)
+    batches = list(FileSource(path, inputs=INPUTS).batches((3, None)))
+    assert [key for batch in batches for key in batch["id"].to_pylist()] == list(range(3, 80))
+    assert max(batch.num_rows for batch in batches) < 50
 
 
 def written(path: Path, table: pa.Table) -> Path:

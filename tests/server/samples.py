@@ -190,9 +190,6 @@ REFUSED = {
     "raise_unknown_agent": "42704",
     "raise_over_budget": "53400",
     "raise_unknown_route": "42704",
-    # While no classifier is active.
-    "ruvector_classify_request": "55000",
-    "ruvector_classify_capabilities": "55000",
 }
 
 SUMS = {

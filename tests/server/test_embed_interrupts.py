@@ -24,6 +24,12 @@ WORDS = "the quick brown fox jumps over lazy dogs while considering quarterly re
 LONG = WORDS * 40  # more than MiniLM's 254 word pieces
 # One step of the kernel and what surrounds it, on a machine with much else to do.
 SOON = 50
+# A log without end, whose requests count themselves.
+JOIN = (
+    "SELECT r.agent_name FROM (SELECT '{words}' || i || nextval('progress') AS body "
+    "FROM (SELECT generate_series(1, 100000000) AS i) g OFFSET 0) l "
+    "JOIN route_results r ON r.request = l.body"
+)
 
 
 @pytest.fixture
@@ -104,10 +110,30 @@ def test_text_of_many_megabytes_is_cancelled(conn: Any) -> None:
         "FROM generate_series(1, 100000000)",
         "SELECT r.agent_name FROM generate_series(1, 100000000) i, "
         "LATERAL ruvector_route('{words}' || i || nextval('progress')) r",
+        JOIN,
     ],
 )
 def test_embedding_row_by_row_is_cancelled(db: Any, statement: str) -> None:
     got = progress_when_cancelled(db, statement.format(words=WORDS))
+    assert 1 <= got < 100_000_000
+
+
+def test_list_of_requests_is_cancelled(conn: Any) -> None:
+    """One scan that answers a million requests."""
+    conn.execute("SELECT ruvector_register_agent('a', 'api', description := 'a fox')")
+    conn.execute(
+        "CREATE TABLE lists AS SELECT array_agg('request ' || i) AS texts "
+        "FROM generate_series(1, 1000000) i"
+    )
+    statement = (
+        "SELECT r.agent_name FROM lists l JOIN route_results r ON r.request = ANY (l.texts) "
+        "WHERE r.agent_name = 'b'"
+    )
+    cancelled_after(conn, statement, (), 20 * SOON)
+
+
+def test_minilm_is_cancelled_in_the_midst_of_a_join(minilm: Any, db: Any) -> None:
+    got = progress_when_cancelled(db, JOIN.format(words=LONG))
     assert 1 <= got < 100_000_000
 
 

@@ -1,8 +1,8 @@
 """The planner's estimates for joins with route_results, which has no statistics of its own.
 
-In: logs of 100, 10,000 and 1,000,000 requests.  What is checked: estimated rows are within a factor of
-two of the real ones, which the log itself tells, and the plans that follow from that: Memoize for
-requests that repeat, workers for a large log.
+In: logs of 100, 10,000 and 1,000,000 requests.  What is checked: estimated rows are within a factor
+of two of the real ones, which the log itself tells, and the plans that follow from that: Memoize
+for requests that repeat, workers for a large log.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ CREATE SCHEMA td;
 IMPORT FOREIGN SCHEMA tinydancer FROM SERVER tinydancer INTO td;
 ANALYZE log;
 """
+# request_classes answers where a classifier is active: test_request_classes.py.
 TABLES = ("route_results", "route_candidates", "semantic_matches")
+EXPLAINED = (*TABLES, "request_classes")
 # A request by constant, by functions that could be evaluated early, by joins, and by none.
 QUERIES = (
     "SELECT * FROM td.{} WHERE request = 'debug this'",
@@ -58,7 +60,7 @@ def activity(conn: Any) -> tuple[int, ...]:
 
 def queries() -> list[str]:
     joined = [ONLY_OF_ROUTES.format(table) for table in TABLES[:2]]
-    return [query.format(table) for query in QUERIES for table in TABLES] + joined
+    return [query.format(table) for query in QUERIES for table in EXPLAINED] + joined
 
 
 @pytest.mark.parametrize("options", ["", "(VERBOSE)", "(VERBOSE, FORMAT JSON)", "(GENERIC_PLAN)"])
@@ -70,7 +72,7 @@ def test_explain_alone_works_nothing_out(explained: Any, options: str) -> None:
         assert explained.execute(f"EXPLAIN {options} {query}").fetchall()
     if "GENERIC" in options:
         for _, query, _ in PREPARED:
-            for table in TABLES:
+            for table in EXPLAINED:
                 assert explained.execute(f"EXPLAIN {options} {query.format(table)}").fetchall()
     assert activity(explained) == before
 
@@ -121,6 +123,7 @@ def test_explain_in_json_has_the_facts(explained: Any) -> None:
     assert node["Objective"] == "'cost'::text"
     assert node["Limits"] == ["max_cost = l.cap"]
     assert node["Encoder"] == "static-1"
+    assert node["Model"] == "none"
     assert node["Requests Routed"] == 3
     assert node["Agents Scored"] == 3
 
@@ -137,6 +140,6 @@ def test_explain_in_every_format_is_well_formed(explained: Any) -> None:
 
 
 def test_explain_without_a_request_says_so(explained: Any) -> None:
-    for table in TABLES:
+    for table in EXPLAINED:
         plan = explained.execute(f"EXPLAIN SELECT * FROM td.{table}").fetchall()
         assert any("Request: none: fails when it is run" in row[0] for row in plan)

@@ -71,9 +71,7 @@ def chosen(conn: Any, request: str, target: str = "quality") -> Any:
     ).fetchone()
 
 
-@pytest.mark.parametrize(
-    "target", ["quality", "cost", "latency", "balanced", "quality_per_dollar"]
-)
+@pytest.mark.parametrize("target", ["quality", "cost", "latency", "balanced", "quality_per_dollar"])
 def test_decisions_with_a_model_are_those_of_the_python_shell(
     registry: Any, agents: list[dict[str, Any]], encoder: Encoder, target: str
 ) -> None:
@@ -162,9 +160,7 @@ def test_agent_outside_the_model_is_neither_preferred_nor_passed_over(
 
 def test_agents_without_labels_are_not_covered(conn: Any, encoder: Encoder) -> None:
     for name in ("a", "b"):
-        conn.execute(
-            "SELECT ruvector_register_agent(%s, 'llm', quality_score := 0.5)", (name,)
-        )
+        conn.execute("SELECT ruvector_register_agent(%s, 'llm', quality_score := 0.5)", (name,))
     activate(conn, quality_model(encoder, ["a", "b"], support=np.array([9, 0])))
     rows = dict(
         conn.execute("SELECT agent_name, expected_quality FROM ruvector_explain_route('x')")
@@ -172,9 +168,7 @@ def test_agents_without_labels_are_not_covered(conn: Any, encoder: Encoder) -> N
     assert rows["a"] == rows["b"]
 
 
-def test_model_of_unknown_agents_says_nothing(
-    registry: Any, encoder: Encoder
-) -> None:
+def test_model_of_unknown_agents_says_nothing(registry: Any, encoder: Encoder) -> None:
     before = [chosen(registry, request) for request in REQUESTS]
     activate(registry, quality_model(encoder, ["nobody", "neither"]))
     assert [chosen(registry, request) for request in REQUESTS] == before
@@ -216,7 +210,9 @@ def test_open_cursor_keeps_its_model_and_registry(
 ) -> None:
     names = names_of(agents)
     activate(registry, quality_model(encoder, names, 1))
-    registry.execute("CREATE TABLE log AS SELECT 'request ' || g AS body FROM generate_series(1, 500) g")
+    registry.execute(
+        "CREATE TABLE log AS SELECT 'request ' || g AS body FROM generate_series(1, 500) g"
+    )
     query = "SELECT r.agent_name, r.expected_quality FROM log l JOIN route_results r ON r.request = l.body"
     expected = registry.execute(query).fetchall()
     reader = session(autocommit=False)
@@ -232,7 +228,9 @@ def test_open_cursor_keeps_its_model_and_registry(
     assert got == expected
 
 
-def test_dispatch_logs_the_model(registry: Any, agents: list[dict[str, Any]], encoder: Encoder) -> None:
+def test_dispatch_logs_the_model(
+    registry: Any, agents: list[dict[str, Any]], encoder: Encoder
+) -> None:
     version = activate(registry, quality_model(encoder, names_of(agents)))
     registry.execute("SELECT ruvector_dispatch('hello')")
     assert registry.execute("SELECT model FROM tinydancer.decision").fetchall() == [
@@ -328,7 +326,13 @@ def test_model_whose_encoder_file_differs_is_an_error_and_not_a_wrong_answer(
 
 def test_damaged_bytes_never_get_into_the_table(conn: Any, encoder: Encoder) -> None:
     good = write_model(models.random_model(1, ("knn",), encoder=identity(encoder)))
-    for damaged in (b"", b"x" * 500, good[:-1], good + b"\0", good[:200] + bytes([good[200] ^ 1]) + good[201:]):
+    for damaged in (
+        b"",
+        b"x" * 500,
+        good[:-1],
+        good + b"\0",
+        good[:200] + bytes([good[200] ^ 1]) + good[201:],
+    ):
         state, _ = sqlstate(conn, "SELECT tinydancer.add_model('quality', %s)", damaged)
         assert state == "XX001"
         state, _ = sqlstate(
@@ -369,5 +373,7 @@ def test_active_model_cannot_be_dropped_another_can(
 def test_checksum_is_that_of_the_file(conn: Any, encoder: Encoder) -> None:
     data = write_model(models.random_model(1, ("knn",), encoder=identity(encoder)))
     conn.execute("SELECT tinydancer.add_model('quality', %s)", (data,))
-    stored = conn.execute("SELECT checksum, bytes FROM tinydancer.model WHERE NOT builtin").fetchone()
+    stored = conn.execute(
+        "SELECT checksum, bytes FROM tinydancer.model WHERE NOT builtin"
+    ).fetchone()
     assert stored == (_kernels.Model(data).checksum, data)

@@ -14,8 +14,8 @@ from typing import Any
 import multicorn_scan
 import psycopg
 import pytest
+from fdw_queries import REQUESTS, SETUP
 from multicorn_scan import Clause
-from test_fdw_differential import REQUESTS, SETUP
 
 from tinydancer.errors import TinyDancerError
 from tinydancer.multicorn import RouteCandidates, RouteResults, SemanticMatches

@@ -6,6 +6,7 @@ row is old, a session is lost, a sentence differs from the server's, or a passwo
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,13 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import model_specs
 import multicorn_scan
 import psycopg
 import pytest
 from multicorn_scan import Clause
 
+from tinydancer import Encoder
 from tinydancer.errors import ForeignTableError, TinyDancerError
-from tinydancer.multicorn import RouteCandidates, RouteResults, SemanticMatches
+from tinydancer.model_file import write_model
+from tinydancer.multicorn import RequestClasses, RouteCandidates, RouteResults, SemanticMatches
 from tinydancer.multicorn.protocol import ColumnDefinition, Qual, SortKey
 from tinydancer.multicorn.source import conninfo_of, source
 
@@ -343,6 +347,87 @@ def test_a_row_that_no_agent_can_have_is_an_error(registry: Any, dsn: str) -> No
         "Known types are llm, tool, api, human, ensemble.",
         'Perhaps you meant "tool".',
     )
+
+
+# ---------------------------------------------------------------- trained models
+
+
+def activate(conn: Any, task: str, names: list[str]) -> None:
+    """A model of random weights, which says something of each request."""
+    spec = model_specs.random_model(
+        11, ("linear", "words"), task=task, link=LINKS[task], n_out=len(names)
+    )
+    spec = dataclasses.replace(
+        spec, names=names, encoder_checksum=int(Encoder.load("static").checksum, 16)
+    )
+    content = write_model(spec)
+    (version,) = conn.execute("SELECT tinydancer.add_model(%s, %s)", (task, content)).fetchone()
+    conn.execute("SELECT tinydancer.activate_model(%s, %s, true)", (task, version))
+
+
+LINKS = {"quality": "sigmoid", "classifier": "softmax"}
+
+
+def test_an_active_quality_model_decides_as_in_the_server(registry: Any, dsn: str) -> None:
+    foreign = multicorn_scan.table(RouteCandidates, dsn)
+    columns = ["agent_name", "rank", "score", "expected_quality", "quality", "reasoning"]
+    ask = f"SELECT {', '.join(columns)} FROM ruvector_explain_route(%s)"
+    before = multicorn_scan.rows(registry, foreign, REQUEST, columns)
+    agents = [name for name, *_ in registry.execute("SELECT name FROM tinydancer.agent LIMIT 5")]
+    activate(registry, "quality", [*agents, "nobody"])
+    for text in (REQUEST[0].value, "what is seven times eight", "naïve café 東京"):
+        expected = registry.execute(ask, (text,)).fetchall()
+        assert (
+            multicorn_scan.rows(registry, foreign, [Clause("request", text)], columns) == expected
+        )
+    assert multicorn_scan.rows(registry, foreign, REQUEST, columns) != before
+    registry.execute("SELECT tinydancer.deactivate_model('quality')")
+    assert multicorn_scan.rows(registry, foreign, REQUEST, columns) == before
+
+
+def test_request_classes_are_those_of_the_servers_function(registry: Any, dsn: str) -> None:
+    registry.execute("DELETE FROM tinydancer.model WHERE NOT builtin")
+    foreign = multicorn_scan.table(RequestClasses, dsn)
+    activate(registry, "classifier", ["code", "maths", "small talk", "legal"])
+    columns = ["category", "probability", "rank"]
+    vector = registry.execute("SELECT ruvector_embed('tell me a joke')").fetchone()[0]
+    for text, given in (
+        (REQUEST[0].value, None),
+        ("what is seven times eight", None),
+        ("some text", vector),
+        (None, vector),
+    ):
+        (answer,) = registry.execute(
+            "SELECT ruvector_classify_request(%s, %s::real[])", (text, given)
+        ).fetchone()
+        expected = [
+            (one["category"], one["probability"], rank)
+            for rank, one in enumerate(answer["classifications"], start=1)
+        ]
+        clauses = [] if text is None else [Clause("request", text)]
+        if given is not None:
+            clauses.append(Clause("embedding", given))
+        found = multicorn_scan.rows(registry, foreign, clauses, columns)
+        # JSON has the 15 digits that a numeric takes of a double.
+        assert [(name, float(f"{p:.15g}"), rank) for name, p, rank in found] == expected
+
+
+def test_request_classes_without_a_classifier_have_the_servers_error(conn: Any, db: Any) -> None:
+    conn.execute("SET session_replication_role = replica")
+    conn.execute("DELETE FROM tinydancer.model")
+    with pytest.raises(psycopg.Error) as theirs:
+        conn.execute("SELECT ruvector_classify_request('x')")
+    foreign = multicorn_scan.table(RequestClasses, db.conninfo)
+    with pytest.raises(TinyDancerError) as error:
+        list(foreign.execute(QUAL, set()))
+    diag = theirs.value.diag
+    assert parts(error) == (
+        diag.sqlstate,
+        diag.message_primary,
+        diag.message_detail,
+        diag.message_hint,
+    )
+    source(conninfo_of({"dsn": db.conninfo})).close()
 
 
 # ---------------------------------------------------------------- bad input

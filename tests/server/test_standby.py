@@ -89,6 +89,77 @@ def test_standby_follows_switches_and_names_the_file_that_it_lacks(
         mine.unlink()
 
 
+def test_standby_routes_and_follows_the_registry(db: Any, standby: Any) -> None:
+    """Every form of reading, by what the write-ahead log brings."""
+    join = (
+        "SELECT l.id, r.agent_name FROM log l LEFT JOIN route_results r ON r.request = l.body "
+        "AND r.pool = l.pool ORDER BY 1"
+    )
+    with db.connect() as primary, standby.connect(db.name, autocommit=True) as conn:
+        primary.execute("CREATE TABLE log (id integer, body text, pool text)")
+        primary.execute(
+            "INSERT INTO log VALUES (1, 'translate', 'x'), (2, 'sum', 'y'), (3, NULL, 'x')"
+        )
+        primary.execute(
+            "SELECT ruvector_register_agent('a', 'api', description := 't', pool := 'x')"
+        )
+        primary.execute("SELECT ruvector_create_route('r', 'd', utterances := ARRAY['translate'])")
+        wait_for(lambda: conn.execute(ROUTE).fetchone() == ("a",), what="the agent")
+        assert conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+        assert conn.execute(join).fetchall() == [(1, "a"), (2, None), (3, None)]
+        assert conn.execute("SELECT agent_name FROM ruvector_route('sum')").fetchone() == ("a",)
+        assert conn.execute("SELECT rank FROM ruvector_explain_route('sum')").fetchone() == (1,)
+
+        # A prepared statement, and a cursor that keeps the registry it began with.
+        conn.execute(
+            "PREPARE decide(text) AS SELECT agent_name FROM route_results WHERE request = $1"
+        )
+        assert conn.execute("EXECUTE decide('sum')").fetchone() == ("a",)
+        conn.execute("BEGIN")
+        conn.execute(f"DECLARE forward CURSOR FOR {join}")
+        assert conn.execute("FETCH 1 FROM forward").fetchall() == [(1, "a")]
+        primary.execute(
+            "SELECT ruvector_register_agent('b', 'api', description := 's', pool := 'y')"
+        )
+        primary.execute("SELECT ruvector_set_agent_active('a', false)")
+        wait_for(lambda: conn.execute(ROUTE).fetchone() == ("b",), what="the other agent")
+        assert conn.execute("FETCH ALL FROM forward").fetchall() == [(2, None), (3, None)]
+        conn.execute("COMMIT")
+        assert conn.execute(join).fetchall() == [(1, None), (2, "b"), (3, None)]
+        assert conn.execute("EXECUTE decide('sum')").fetchone() == ("b",)
+
+        # One that is rolled back there never happens here.
+        with primary.transaction(force_rollback=True):
+            primary.execute("DELETE FROM tinydancer.agent")
+        primary.execute("UPDATE log SET pool = 'y' WHERE id = 3")
+        wait_for(
+            lambda: conn.execute("SELECT pool FROM log WHERE id = 3").fetchone() == ("y",),
+            what="the end of the write-ahead log",
+        )
+        assert conn.execute("EXECUTE decide('sum')").fetchone() == ("b",)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM ruvector_dispatch('translate this')",
+        "SELECT ruvector_register_agent('c', 'api')",
+        "INSERT INTO tinydancer.agent (name, type) VALUES ('c', 'api')",
+    ],
+)
+def test_standby_writes_nothing(db: Any, standby: Any, statement: str) -> None:
+    with db.connect() as primary, standby.connect(db.name, autocommit=True) as conn:
+        primary.execute("SELECT ruvector_register_agent('a', 'api', description := 'translate')")
+        wait_for(lambda: conn.execute(ROUTE).fetchone() == ("a",), what="the agent")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as caught:
+            conn.execute(statement)
+        assert caught.value.sqlstate == "25006"
+        if "dispatch" in statement:
+            assert "ruvector_route" in (caught.value.diag.message_hint or "")
+        # And goes on deciding.
+        assert conn.execute(ROUTE).fetchone() == ("a",)
+
+
 def test_base_backup_has_no_copy_of_an_encoder(db: Any, standby: Any) -> None:
     """The standby makes its own, of the file that it has."""
     with db.connect() as primary:

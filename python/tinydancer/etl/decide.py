@@ -117,6 +117,8 @@ class Decider:
             cost_scale=self.cost_scale,
             latency_scale=self.latency_scale,
             reasoning=self.reasoning,
+            model=router.model,
+            outputs=router._outputs,
             **terms,
         )
         return found

@@ -16,10 +16,13 @@ import pyarrow as pa
 from tinydancer.errors import InvalidInputError
 from tinydancer.etl.columns import Roles
 
-__all__ = ["ARROW_TYPES", "BATCH_ROWS", "Place", "Source", "null_key"]
+__all__ = ["ARROW_TYPES", "BATCH_BYTES", "BATCH_ROWS", "Place", "Source", "null_key", "rows_within"]
 
 # Rows of a batch: what a call of the kernel costs is then nothing, and memory is little.
 BATCH_ROWS = 8192
+
+# Bytes of a batch, about: of long texts there are fewer in one.
+BATCH_BYTES = 32 << 20
 
 # What each kind of input is in Arrow.
 ARROW_TYPES: Mapping[str, pa.DataType] = {
@@ -56,3 +59,8 @@ def null_key(name: str) -> InvalidInputError:
         "A row without a key could not be found again in the output.",
         f"Leave such rows out, WHERE {name} IS NOT NULL, or take another key with --key.",
     )
+
+
+def rows_within(n_bytes: int, n_rows: int) -> int:
+    """How many rows make a batch, where ``n_rows`` take ``n_bytes``."""
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * n_rows // max(n_bytes, 1)))

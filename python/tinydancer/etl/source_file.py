@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from tinydancer.errors import InvalidInputError
 from tinydancer.etl.columns import resolve, wrong_type
-from tinydancer.etl.source import ARROW_TYPES, BATCH_ROWS, Place, null_key
+from tinydancer.etl.source import ARROW_TYPES, BATCH_BYTES, BATCH_ROWS, Place, null_key, rows_within
 
 __all__ = ["FileSource"]
 
@@ -112,10 +112,12 @@ class FileSource:
             groups = list(range(file.metadata.num_row_groups))
             while groups and file.metadata.row_group(groups[0]).num_rows <= skip:
                 skip -= file.metadata.row_group(groups.pop(0)).num_rows
-            if groups:
-                yield from _without(
-                    file.iter_batches(BATCH_ROWS, groups, columns=self.roles.columns), skip
-                )
+            for group in groups:
+                facts = file.metadata.row_group(group)
+                size = rows_within(facts.total_byte_size, facts.num_rows)
+                found = file.iter_batches(size, [group], columns=self.roles.columns)
+                yield from _without(found, skip)
+                skip = 0
 
     def _open_csv(self, key: str | None, request: str | None) -> pa.Schema:
         self._n_rows = None
@@ -179,7 +181,7 @@ class FileSource:
         with self.path.open(encoding="utf-8") as file:
             lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
             wanted = itertools.islice(lines, skip, None)
-            while block := list(itertools.islice(wanted, BATCH_ROWS)):
+            while block := _lines(wanted):
                 records = [self._record(line, number) for number, line in block]
                 yield pa.RecordBatch.from_arrays(
                     [
@@ -234,3 +236,16 @@ def _without(batches: Iterable[pa.RecordBatch], skip: int) -> Iterator[pa.Record
         if skip < batch.num_rows:
             yield batch.slice(skip)
         skip = max(skip - batch.num_rows, 0)
+
+
+def _lines(wanted: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The next lines with their numbers, few where they are long."""
+    block: list[tuple[int, str]] = []
+    size = 0
+    while size < BATCH_BYTES and len(block) < BATCH_ROWS:
+        line = next(wanted, None)
+        if line is None:
+            break
+        block.append(line)
+        size += len(line[1])
+    return block

@@ -14,13 +14,15 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
-from psycopg.adapt import Loader
+from psycopg.types.string import ByteaBinaryLoader
 
 from tinydancer.errors import InvalidInputError
 from tinydancer.etl.columns import resolve, wrong_type
-from tinydancer.etl.source import ARROW_TYPES, BATCH_ROWS, Place, null_key
+from tinydancer.etl.source import ARROW_TYPES, Place, null_key, rows_within
 
 __all__ = ["QuerySource"]
+
+FIRST_ROWS = 256
 
 _TEXTS = {"text", "varchar", "bpchar", "name"}
 _NUMBERS = {"int2", "int4", "int8", "float4", "float8", "numeric"}
@@ -41,51 +43,45 @@ _ARRAY_HEADER = np.dtype(
 _ELEMENT = np.dtype([("size", ">i4"), ("value", ">f4")])
 
 
-class _Raw(Loader):
-    """Leaves a value as the bytes that the server sent."""
-
-    format = psycopg.pq.Format.BINARY
-
-    def load(self, data: Any) -> bytes:
-        return bytes(data)
-
-
 def _float_lists(values: Sequence[bytes | None]) -> pa.Array:
     """real[] as the server sends them, as lists; one of NULLs keeps them."""
-    header = _ARRAY_HEADER.itemsize
-    ends = np.cumsum([0, *(0 if one is None else max(len(one) - header, 0) for one in values)])
-    data = b"".join([b"" if one is None else one[header:] for one in values])
-    if all(
-        one is None or len(one) == header + _ELEMENT.itemsize * _n_floats(one) for one in values
-    ):
-        elements = np.frombuffer(data, dtype=_ELEMENT)["value"].astype(np.float32)
-        offsets = pa.array(
-            (ends // _ELEMENT.itemsize).astype(np.int32),
-            mask=np.array([one is None for one in values] + [False]),
+    sizes = {len(one) for one in values if one is not None}
+    size = max(sizes, default=0)
+    n = (size - _ARRAY_HEADER.itemsize) // _ELEMENT.itemsize
+    if len(sizes) == 1 and n > 0:
+        # All of one length, as vectors are: the headers and the elements lie at regular places.
+        data = b"".join([one for one in values if one is not None])
+        rows = np.frombuffer(data, dtype=[("header", _ARRAY_HEADER), ("element", _ELEMENT, n)])
+        header = rows["header"]
+        if (header["ndim"] == 1).all() and (header["dim"] == n).all():
+            given = np.array([one is not None for one in values])
+            ends = np.concatenate([[0], np.cumsum(given * n)]).astype(np.int32)
+            floats = rows["element"]["value"].astype(np.float32).ravel()
+            offsets = pa.array(ends, mask=np.append(~given, False))
+            return pa.ListArray.from_arrays(offsets, pa.array(floats))
+    return pa.array([_floats(one) for one in values], pa.list_(pa.float32()))
+
+
+def _floats(value: bytes | None) -> list[float | None] | None:
+    """One real[], whatever it holds."""
+    if value is None:
+        return None
+    header = np.frombuffer(
+        value[: _ARRAY_HEADER.itemsize].ljust(_ARRAY_HEADER.itemsize, b"\0"), dtype=_ARRAY_HEADER
+    )
+    if header["ndim"][0] > 1:
+        raise InvalidInputError(
+            "vector must have one dimension",
+            f"An embedding has {header['ndim'][0]}.",
+            "Pass an array of real numbers.",
         )
-        return pa.ListArray.from_arrays(offsets, pa.array(elements))
-    lists = []
-    for one in values:
-        if one is not None and int.from_bytes(one[:4], "big") > 1:
-            raise InvalidInputError(
-                "vector must have one dimension",
-                f"An embedding has {int.from_bytes(one[:4], 'big')}.",
-                "Pass an array of real numbers.",
-            )
-        floats: list[float | None] = []
-        at = header
-        while one is not None and at < len(one):
-            size = int.from_bytes(one[at : at + 4], "big", signed=True)
-            at += 4 + max(size, 0)
-            floats.append(None if size < 0 else float(np.frombuffer(one[at - 4 : at], ">f4")[0]))
-        lists.append(None if one is None else floats)
-    return pa.array(lists, pa.list_(pa.float32()))
-
-
-def _n_floats(value: bytes) -> int:
-    """Elements of an array of one dimension; an empty one has no dimension."""
-    ndim = int.from_bytes(value[:4], "big")
-    return int.from_bytes(value[12:16], "big") if ndim == 1 else 0
+    floats: list[float | None] = []
+    at = _ARRAY_HEADER.itemsize
+    while at < len(value):
+        size = int.from_bytes(value[at : at + 4], "big", signed=True)
+        at += 4 + max(size, 0)
+        floats.append(None if size < 0 else float(np.frombuffer(value[at - 4 : at], ">f4")[0]))
+    return floats
 
 
 class QuerySource:
@@ -206,10 +202,14 @@ class QuerySource:
         )
         last = None if after is None else after[1]
         with self._conn.cursor(name="tinydancer_etl", binary=True) as cursor:
-            cursor.adapters.register_loader(_FLOAT4_ARRAY, _Raw)
+            # The bytes as the server sends them.
+            cursor.adapters.register_loader(_FLOAT4_ARRAY, ByteaBinaryLoader)
             cursor.execute(query)
-            while rows := cursor.fetchmany(BATCH_ROWS):
+            # Few at first: nobody knows how long texts are.
+            size = FIRST_ROWS
+            while rows := cursor.fetchmany(size):
                 batch = self._batch(rows)
+                size = rows_within(batch.nbytes, batch.num_rows)
                 _check_keys(batch.column(0), str(self.roles.key), last)
                 last = batch.column(0)[-1].as_py()
                 yield batch

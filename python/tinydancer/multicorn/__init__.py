@@ -12,6 +12,11 @@ they need and what Multicorn cannot do.  Quals and options come in, rows come ou
 Multicorn2, and by tests that speak its protocol.
 """
 
-from tinydancer.multicorn.tables import RouteCandidates, RouteResults, SemanticMatches
+from tinydancer.multicorn.tables import (
+    RequestClasses,
+    RouteCandidates,
+    RouteResults,
+    SemanticMatches,
+)
 
-__all__ = ["RouteCandidates", "RouteResults", "SemanticMatches"]
+__all__ = ["RequestClasses", "RouteCandidates", "RouteResults", "SemanticMatches"]

@@ -1,7 +1,7 @@
 """The database of the registry, and this process's copy of what it holds.
 
-In: a connection string.  Out: a Router and a RouteMatcher as new as the last commit.  Called by
-tables.py.
+In: a connection string.  Out: what decides, matches and classifies, as new as the last commit.
+Called by tables.py.
 
 A process has one connection for each connection string, in autocommit: the copy is checked at the
 beginning of each scan by one call of tinydancer.registry_version(), and read again when that says
@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tinydancer import db
 from tinydancer.errors import ForeignTableError
 from tinydancer.registry import StoredRouter, Version, read_router, read_scales, read_version
+from tinydancer.registry_classes import StoredClassifier, read_classifier
 from tinydancer.registry_routes import StoredMatcher, read_matcher
 
 __all__ = ["Source", "conninfo_of", "source"]
@@ -86,8 +87,9 @@ class Source:
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: psycopg.Connection[Any] | None = None
-        self._router: tuple[str, StoredRouter] | None = None
+        self._router: tuple[tuple[str, str], StoredRouter] | None = None
         self._matcher: tuple[str, StoredMatcher] | None = None
+        self._classifier: tuple[str, StoredClassifier] | None = None
         # As the connection's role and database have them set.
         self.cost_scale = 0.001
         self.latency_scale = 1000.0
@@ -161,7 +163,8 @@ class Source:
 
     def router(self) -> StoredRouter:
         """The agents as they are now."""
-        now = self._version().registry
+        version = self._version()
+        now = version.registry, version.models
         if self._router is None or self._router[0] != now:
             self._router = now, self.ask(read_router)
         return self._router[1]
@@ -172,6 +175,13 @@ class Source:
         if self._matcher is None or self._matcher[0] != now:
             self._matcher = now, self.ask(read_matcher)
         return self._matcher[1]
+
+    def classifier(self) -> StoredClassifier:
+        """The task classifier as it is now."""
+        now = self._version().models
+        if self._classifier is None or self._classifier[0] != now:
+            self._classifier = now, self.ask(read_classifier)
+        return self._classifier[1]
 
     def known_agents(self) -> int | None:
         """How many agents the copy has, None when there is none yet; asks nobody."""

@@ -14,7 +14,7 @@ from typing import Any
 from tinydancer.multicorn.columns import ROUTE_INPUTS, Input, TableKind
 from tinydancer.multicorn.foreign_table import ForeignTable, Inputs
 
-__all__ = ["RouteCandidates", "RouteResults", "SemanticMatches"]
+__all__ = ["RequestClasses", "RouteCandidates", "RouteResults", "SemanticMatches"]
 
 _DECISION = {
     "agent_name": "text",
@@ -137,3 +137,30 @@ class SemanticMatches(ForeignTable):
 
     def _rows_of_request(self) -> int:
         return 3
+
+
+class RequestClasses(ForeignTable):
+    """The kinds of task that each request may be, as the table request_classes."""
+
+    kind = TableKind(
+        "request_classes",
+        "tinydancer.multicorn.RequestClasses",
+        {"request": Input("text"), "embedding": Input("real[]")},
+        {
+            "category": "text",
+            "probability": "double precision",
+            "rank": "integer",
+            "model_version": "integer",
+        },
+    )
+    order: Mapping[str, bool] = {"probability": True, "rank": False}
+
+    def _snapshot(self) -> Any:
+        return self._source.classifier()
+
+    def _answer(self, snapshot: Any, request: str | None, inputs: Inputs) -> Iterable[Any]:
+        found: Iterable[Any] = snapshot.classify(request, **inputs.values)
+        return found
+
+    def _rows_of_request(self) -> int:
+        return 15

@@ -31,6 +31,7 @@ IMPORT FOREIGN SCHEMA tinydancer FROM SERVER tinydancer INTO td;
 SELECT c.relname, f.ftoptions, obj_description(c.oid) FROM pg_foreign_table f JOIN pg_class c ON c.oid = f.ftrelid WHERE c.relnamespace = 'td'::regnamespace ORDER BY 1;
 \d td.route_candidates
 \d td.semantic_matches
+\d td.request_classes
 -- Imported and shipped tables are the same.
 SELECT attnum, attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'route_results'::regclass AND attnum > 0
 EXCEPT SELECT attnum, attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'td.route_results'::regclass AND attnum > 0;
@@ -67,6 +68,7 @@ CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (table 'sema
 CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (table 'route_candidates', max_cost '-1');
 CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (min_quality '90');
 CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (required_capabilities '{coding,NULL}');
+CREATE FOREIGN TABLE wrong (request text) SERVER tinydancer OPTIONS (table 'request_classes', top_k '3');
 CREATE FOREIGN TABLE wrong (request text OPTIONS (x 'y')) SERVER tinydancer;
 CREATE USER MAPPING FOR CURRENT_USER SERVER tinydancer OPTIONS (password 'x');
 CREATE FOREIGN TABLE untold (request text, rank integer) SERVER tinydancer;
@@ -106,6 +108,10 @@ SELECT count(*) FROM td.semantic_matches;
 -- A default of the table's own.
 SELECT route_name, top_k FROM few.semantic_matches WHERE request = 'debug my python program';
 SELECT agent_name, rejected_by, max_cost FROM few.route_candidates WHERE request = 'debug my python program' AND rank IS NULL;
+
+-- request_classes: categories by probability, without a sort.
+SELECT plan($$ SELECT category FROM td.request_classes WHERE request = 'x' ORDER BY probability DESC, rank LIMIT 2 $$, NULL);
+SELECT plan($$ SELECT l.id, c.category FROM request_log l JOIN td.request_classes c ON c.request = l.body AND c.rank = 1 $$, NULL);
 
 -- The order of rank is that of the rows.
 SELECT plan($$ SELECT agent_name FROM td.route_candidates WHERE request = 'debug my python program' ORDER BY rank LIMIT 2 $$);

@@ -26,5 +26,5 @@ SELECT * FROM ruvector_routing_analytics(time_range := '7 days', group_by := 'ag
 SELECT * FROM ruvector_optimize_budget(monthly_budget := 100.00, quality_threshold := 0.85, latency_threshold_ms := 2000);
 SELECT * FROM ruvector_route(request := 'Summarize this article', budget_remaining := 10.00, optimize_for := 'quality_per_dollar');
 SELECT * FROM ruvector_batch_route(requests := ARRAY['Simple question 1','Complex analysis task','Code generation request'], optimize_for := 'total_cost');
--- No classifier is active yet.
+-- By the classifier that ships.
 SELECT request_id, ruvector_classify_request(content) AS classification FROM pending_requests;
