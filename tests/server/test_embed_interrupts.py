@@ -129,7 +129,7 @@ def test_list_of_requests_is_cancelled(conn: Any) -> None:
         "SELECT r.agent_name FROM lists l JOIN route_results r ON r.request = ANY (l.texts) "
         "WHERE r.agent_name = 'b'"
     )
-    cancelled_after(conn, statement, (), 20 * SOON)
+    cancelled_after(conn, statement, (), 4 * SOON)
 
 
 def test_minilm_is_cancelled_in_the_midst_of_a_join(minilm: Any, db: Any) -> None:

@@ -317,7 +317,9 @@ def test_model_whose_encoder_file_differs_is_an_error_and_not_a_wrong_answer(
 ) -> None:
     spec = models.random_model(1, ("knn",), encoder=(encoder.id, 5))
     version = add(registry, spec, beats_baseline=True)
-    registry.execute("UPDATE tinydancer.model SET active = true WHERE version = %s", (version,))
+    registry.execute(
+        "UPDATE tinydancer.model SET active = true WHERE kind = 'quality' AND version = %s", (version,)
+    )
     assert sqlstate(registry, "SELECT * FROM ruvector_route('x')") == (
         "55000",
         'model is for another encoder than "static-1"',
@@ -344,7 +346,10 @@ def test_damaged_bytes_never_get_into_the_table(conn: Any, encoder: Encoder) -> 
         assert state == "XX001"
     version = add(conn, models.random_model(1, ("knn",), encoder=identity(encoder)))
     state, _ = sqlstate(
-        conn, "UPDATE tinydancer.model SET bytes = %s WHERE version = %s", good[:-1], version
+        conn,
+        "UPDATE tinydancer.model SET bytes = %s WHERE kind = 'quality' AND version = %s",
+        good[:-1],
+        version,
     )
     assert state == "XX001"
 
@@ -362,7 +367,10 @@ def test_active_model_cannot_be_dropped_another_can(
 ) -> None:
     first = activate(registry, quality_model(encoder, names_of(agents), 1))
     second = activate(registry, quality_model(encoder, names_of(agents), 2))
-    assert sqlstate(registry, "SELECT tinydancer.drop_model('quality', %s)", second)[0] == "55006"
+    assert sqlstate(registry, "SELECT tinydancer.drop_model('quality', %s)", second) == (
+        "55006",
+        f'cannot drop model "quality" version {second}',
+    )
     registry.execute("SELECT tinydancer.drop_model('quality', %s)", (first,))
     assert sqlstate(registry, "SELECT tinydancer.activate_model('quality', %s)", first) == (
         "42704",
