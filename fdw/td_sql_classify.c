@@ -99,10 +99,10 @@ push_number(JsonbParseState **state, JsonbIteratorToken token, double value)
 	JsonbValue v;
 
 	/* People read it: a probability has no more than six places that mean anything. */
-	value = rint(value * 1e6) / 1e6;
 	v.type = jbvNumeric;
-	v.val.numeric =
-		DatumGetNumeric(DirectFunctionCall1(float8_numeric, Float8GetDatum(value)));
+	v.val.numeric = DatumGetNumeric(DirectFunctionCall1(
+		numeric_trim_scale,
+		NumericGetDatum(int64_div_fast_to_numeric((int64) rint(value * 1e6), 6))));
 	pushJsonbValue(state, token, &v);
 }
 

@@ -26,6 +26,7 @@ typedef struct workspace
 	double *score;		/* [n_out] of one member */
 	double *count;		/* [n_out] KNN: sum of weights */
 	float *cosine;		/* [n_rows] */
+	float *kernel;		/* [n_rows] RBF: exp(-gamma (2 - 2 cosine)) */
 	uint32_t *nearest;	/* [greatest k]: a heap, the worst on top */
 	float *hidden;		/* [greatest n_hidden] */
 	float *product;		/* [n_out] */
@@ -92,6 +93,7 @@ plan_scratch(const td_model *model, uint8_t *start, workspace *work)
 	work->score = take(start, &used, model->n_out * sizeof(double));
 	work->count = take(start, &used, model->n_out * sizeof(double));
 	work->cosine = take(start, &used, model->n_rows * sizeof(float));
+	work->kernel = take(start, &used, model->n_rows * sizeof(float));
 	work->nearest = take(start, &used, k * sizeof(uint32_t));
 	work->hidden = take(start, &used, hidden * sizeof(float));
 	work->product = take(start, &used, model->n_out * sizeof(float));
@@ -283,10 +285,17 @@ apply_rbf(const td_model *model, const td_member_view *m, const workspace *work)
 	size_t i;
 	size_t j;
 
+	/* In a loop of its own, so that it is vectorised.  Quantising can carry a cosine a little past 1. */
+	for (i = 0; i < model->n_rows; i++)
+	{
+		float distance = 2.0f - 2.0f * work->cosine[i];
+
+		work->kernel[i] = td_exp_minus(m->gamma * (distance > 0.0f ? distance : 0.0f));
+	}
 	memset(work->score, 0, n_out * sizeof(double));
 	for (i = 0; i < model->n_rows; i++)
 	{
-		double value = td_exp(-(double) m->gamma * (2.0 - 2.0 * (double) work->cosine[i]));
+		double value = (double) work->kernel[i];
 
 		if (m->weights == TD_WEIGHTS_I8)
 		{

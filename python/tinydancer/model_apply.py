@@ -134,9 +134,9 @@ def _scores(
     if isinstance(m, Knn):
         return _knn(spec, m, cosine)
     if isinstance(m, Rbf):
-        return np.asarray(
-            m.bias + np.exp(-m.gamma * (2 - 2 * cosine)) @ np.asarray(m.coefficients, np.float64)
-        )
+        # Quantising can carry a cosine a little past 1.
+        kernel = np.exp(-m.gamma * np.maximum(2 - 2 * cosine, 0))
+        return np.asarray(m.bias + kernel @ np.asarray(m.coefficients, np.float64))
     assert ids is not None
     return _words(m, ids)
 
