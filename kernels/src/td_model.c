@@ -19,6 +19,9 @@
 #define VALUE_STEPS 254.0
 #define AHEAD 1.000001
 
+/* Rows that are summed in float before they are added in double: the error stays that of a few. */
+#define RBF_CHUNK 32u
+
 /* Where things lie in the caller's scratch; filled by plan_scratch(). */
 typedef struct workspace
 {
@@ -278,6 +281,31 @@ apply_knn(const td_model *model, const td_member_view *m, const workspace *work)
 		work->score[j] = work->count[j] > 0.0 ? work->score[j] / work->count[j] : model->prior[j];
 }
 
+/* sum[j] = sum over i of weight[i] * rows[i][j], in order of i. */
+static void
+add_rows_i8(const int8_t *rows, const float *weight, size_t n, size_t n_out, float *restrict sum)
+{
+	size_t i;
+	size_t j;
+
+	memset(sum, 0, n_out * sizeof(float));
+	for (i = 0; i < n; i++)
+		for (j = 0; j < n_out; j++)
+			sum[j] += weight[i] * (float) rows[i * n_out + j];
+}
+
+static void
+add_rows_f32(const float *rows, const float *weight, size_t n, size_t n_out, float *restrict sum)
+{
+	size_t i;
+	size_t j;
+
+	memset(sum, 0, n_out * sizeof(float));
+	for (i = 0; i < n; i++)
+		for (j = 0; j < n_out; j++)
+			sum[j] += weight[i] * rows[i * n_out + j];
+}
+
 static void
 apply_rbf(const td_model *model, const td_member_view *m, const workspace *work)
 {
@@ -293,20 +321,16 @@ apply_rbf(const td_model *model, const td_member_view *m, const workspace *work)
 		work->kernel[i] = td_exp_minus(m->gamma * (distance > 0.0f ? distance : 0.0f));
 	}
 	memset(work->score, 0, n_out * sizeof(double));
-	for (i = 0; i < model->n_rows; i++)
+	for (i = 0; i < model->n_rows; i += RBF_CHUNK)
 	{
-		double value = (double) work->kernel[i];
+		size_t n = model->n_rows - i < RBF_CHUNK ? model->n_rows - i : RBF_CHUNK;
 
 		if (m->weights == TD_WEIGHTS_I8)
-		{
-			for (j = 0; j < n_out; j++)
-				work->score[j] += value * m->matrix.i8[i * n_out + j];
-		}
+			add_rows_i8(m->matrix.i8 + i * n_out, work->kernel + i, n, n_out, work->product);
 		else
-		{
-			for (j = 0; j < n_out; j++)
-				work->score[j] += value * m->matrix.f32[i * n_out + j];
-		}
+			add_rows_f32(m->matrix.f32 + i * n_out, work->kernel + i, n, n_out, work->product);
+		for (j = 0; j < n_out; j++)
+			work->score[j] += (double) work->product[j];
 	}
 	for (j = 0; j < n_out; j++)
 	{
