@@ -33,7 +33,7 @@ __all__ = ["EXPERTS", "Experts", "Problem"]
 
 EXPERTS = ("knn", "rbf", "words", "joint", "deep")
 
-NEIGHBOURS = 100
+NEIGHBOURS = 50
 PSEUDO = 2.0
 GAMMA = 2.0
 # Strengths of the ridges, found by cross-validation on the nine-model data; see docs/evaluation.md.
