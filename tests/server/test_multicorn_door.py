@@ -29,7 +29,7 @@ from tinydancer.multicorn.source import conninfo_of, source
 
 REQUEST = [Clause("request", "Why does my Go program deadlock?")]
 QUAL = [Qual("request", "=", "Why does my Go program deadlock?")]
-WRAPPERS = (RouteResults, RouteCandidates, SemanticMatches)
+WRAPPERS = (RouteResults, RouteCandidates, SemanticMatches, RequestClasses)
 IDS = [one.kind.name for one in WRAPPERS]
 
 
