@@ -75,9 +75,7 @@ def names_of(kind: str) -> list[str]:
 def targets_of(kind: str, requests: Sequence[Request]) -> Any:
     """``(n, n_out)`` float32: 1 for each category or capability of a request."""
     names = names_of(kind)
-    labels = [
-        (one.category,) if kind == "classifier" else one.capabilities for one in requests
-    ]
+    labels = [(one.category,) if kind == "classifier" else one.capabilities for one in requests]
     return np.array([[name in own for name in names] for own in labels], np.float32)
 
 

@@ -173,7 +173,9 @@ def activate_quality(conn: Any, seed: int) -> int:
     )
     members = [dataclasses.replace(m, weight=np.full(len(names) - 1, 0.25)) for m in spec.members]
     spec = dataclasses.replace(spec, names=names[1:], members=members)
-    row = conn.execute("SELECT tinydancer.add_model('quality', %s)", (write_model(spec),)).fetchone()
+    row = conn.execute(
+        "SELECT tinydancer.add_model('quality', %s)", (write_model(spec),)
+    ).fetchone()
     conn.execute("SELECT tinydancer.activate_model('quality', %s, true)", row)
     return int(row[0])
 

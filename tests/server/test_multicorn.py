@@ -157,7 +157,9 @@ def outcome(call: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrapper", [RouteResults, RouteCandidates, SemanticMatches, RequestClasses])
+@pytest.mark.parametrize(
+    "wrapper", [RouteResults, RouteCandidates, SemanticMatches, RequestClasses]
+)
 def test_generated_clauses_give_the_rows_and_errors_of_the_server(
     door: tuple[Any, str], wrapper: Any, request: pytest.FixtureRequest
 ) -> None:
@@ -172,7 +174,8 @@ def test_generated_clauses_give_the_rows_and_errors_of_the_server(
     for number in range(QUERIES):
         if rng.random() < 0.2:
             change = rng.choice(CHANGES).format(
-                cost=rng.choice((0, 0.002, 0.3)), scorer=rng.choice(("centroid", "ridge", "top3")),
+                cost=rng.choice((0, 0.002, 0.3)),
+                scorer=rng.choice(("centroid", "ridge", "top3")),
                 kind=rng.choice(("quality", "classifier")),
             )
             conn.execute(change)

@@ -178,7 +178,7 @@ def test_user_and_password_of_a_mapping_go_before_those_of_the_dsn() -> None:
         (None, 'option "dsn" is missing'),
         (" ", 'option "dsn" is missing'),
         ("dbname=app geheim", 'option "dsn" is not a connection string'),
-        ("pasword=geheim", 'option "dsn" is not a connection string'),
+        ("kennwort=geheim", 'option "dsn" is not a connection string'),
     ],
 )
 def test_a_dsn_that_is_none_is_an_error_that_does_not_show_it(
