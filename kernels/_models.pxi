@@ -249,7 +249,8 @@ cdef class _Prediction:
         self._arrays = (outputs, model, words)
         self.model = &model.model
         self.words = NULL
-        if words is not None:
+        # Words of another encoder than the model's are left out, as the server leaves them out.
+        if words is not None and not (model.reads_text and words.dim != model.dim):
             self.words = &(<Encoder?> words).encoder
         self.scratch = _Scratch(td.td_model_scratch_size(self.model))
         self.room = _Scratch(probabilities + n * sizeof(double))

@@ -2,8 +2,8 @@
  * fuzz_model.c - fuzz target for td_model_open.c, td_model.c and td_words.c.
  *
  * In:  the bytes of a model file.
- * Out: nothing; whatever td_model_open() accepts must be safe to apply, so a sanitizer stops it at any
- *      access out of bounds, and its probabilities must be between 0 and 1.
+ * Out: nothing; whatever td_model_open() accepts must be safe to apply, so a sanitizer stops it at
+ *      any access out of bounds, and its probabilities must be between 0 and 1.
  * Run by libFuzzer, or by driver.c where there is none.
  *
  * Each input is tried as it is, and once more with the size and checksum that it should have:

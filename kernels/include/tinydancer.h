@@ -581,7 +581,7 @@ td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, siz
 /* Which features, as a sum. */
 #define TD_WORDS_UNIGRAMS 1u
 #define TD_WORDS_BIGRAMS 2u
-#define TD_WORDS_LENGTH 4u /* one that says how many pieces there are, in steps of a factor sqrt(2) */
+#define TD_WORDS_LENGTH 4u /* how many pieces there are, in steps of a factor sqrt(2) */
 
 /* Features of a text at most: each piece, each pair, the length. */
 #define TD_WORDS_MAX_FEATURES (2 * TD_WORDS_MAX_PIECES)
@@ -602,7 +602,7 @@ td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, siz
 size_t td_words_features(const uint32_t *ids, size_t n, uint32_t n_buckets, uint32_t features,
 						 uint32_t *buckets, float *values);
 
-/* ---------------------------------------------------------------- in td_model*.c: trained models */
+/* ---------------------------------------------------------------- in td_model*.c: models */
 
 typedef enum td_task
 {
@@ -657,10 +657,10 @@ typedef struct td_member_view
 	uint32_t steps;	   /* 0: one step on the sentence vector; else token vectors at most */
 	float token_scale; /* what token vectors are multiplied by */
 
-	uint32_t k;					/* KNN */
-	float inverse_temperature;	/* a neighbour counts exp((cosine - 1) * this) */
-	float pseudo;				/* neighbours that the prior counts for */
-	const uint8_t *values;		/* [n_rows][n_out] in steps of 1/254, 255: none */
+	uint32_t k;				   /* KNN */
+	float inverse_temperature; /* a neighbour counts exp((cosine - 1) * this) */
+	float pseudo;			   /* neighbours that the prior counts for */
+	const uint8_t *values;	   /* [n_rows][n_out] in steps of 1/254, 255: none */
 
 	float gamma; /* RBF: exp(-gamma (2 - 2 cosine)) */
 
@@ -682,17 +682,19 @@ typedef struct td_member_view
  *   "curve.x", "curve.y"  f32[n_curves][n_knots]: calibration, piecewise linear, flat outside; no
  *                 curve, one for all outputs, or one for each
  *   "mI" u32[8] for member I = 0 .. n_members - 1: kind, then
- *      LINEAR     weights                "mI.w" [n_out][dim], "mI.b"
+ *      LINEAR     weights             "mI.w" [n_out][dim], "mI.b"
  *      FASTGRNN   weights, n_hidden, rank_w, rank_u, tied, steps
  *                 "mI.zn" f32[3]: zeta, nu, token_scale; "mI.w.l" "mI.w.r" left and right factor of
  *                 W (left only with a rank), "mI.u.*"; untied "mI.wh.*", "mI.uh.*"; "mI.bz",
  *                 "mI.bh" [n_hidden]; "mI.o" [n_out][n_hidden], "mI.ob"
- *      KNN        k                      "mI.v" u8[n_rows][n_out]; "mI.p" f32[2]: 1/temperature, pseudo
- *      RBF        weights                "mI.c" [n_rows][n_out], "mI.b", "mI.p" f32[1]: gamma
- *      WORDS      n_buckets, features    "mI.w" i8[n_buckets][n_out], "mI.b", "mI.idf" f32[n_buckets]
+ *      KNN        k                   "mI.v" u8[n_rows][n_out]; "mI.p" f32[2]:
+ *                                     1/temperature, pseudo
+ *      RBF        weights             "mI.c" [n_rows][n_out], "mI.b", "mI.p" f32[1]: gamma
+ *      WORDS      n_buckets, features "mI.w" i8[n_buckets][n_out], "mI.b", "mI.idf" f32[n_buckets]
  *   "mI.weight"   f32[n_out]; "mI.b", "mI.ob" f32[n_out]
  *
- * A matrix X of int8 has its scales in "X.s": one for each row, but for each column in RBF and WORDS.
+ * A matrix X of int8 has its scales in "X.s": one for each row, but for each column in RBF and
+ * WORDS.
  */
 typedef struct td_model
 {
@@ -721,18 +723,18 @@ typedef struct td_model
 } td_model;
 
 /*
- * Look at bytes[size] as a model; checks what td_file_open() does, every count, and that every float
- * is finite.  bytes must be 64-byte aligned and stay unchanged as long as the view is used.
- * Returns also TD_ERR_KIND for an encoder file, TD_ERR_CORRUPT for anything impossible, TD_ERR_SHAPE
- * for a model whose application would take too long.
+ * Look at bytes[size] as a model; checks what td_file_open() does, every count, and that every
+ * float is finite.  bytes must be 64-byte aligned and stay unchanged as long as the view is used.
+ * Returns also TD_ERR_KIND for an encoder file, TD_ERR_CORRUPT for anything impossible,
+ * TD_ERR_SHAPE for a model whose application would take too long.
  */
 td_status td_model_open(const void *bytes, size_t size, td_model *model);
 
 /*
  * The probability of each output.
  *
- * A member that reads text is left out where there is none; in a model of TD_LINK_IDENTITY the other
- * weights of each output are raised to the same sum.
+ * A member that reads text is left out where there is none; in a model of TD_LINK_IDENTITY the
+ * other weights of each output are raised to the same sum.
  *
  * encoder    the one that the model names; needed when text is not NULL and the model reads_text
  * text       [len] UTF-8, or NULL when only the vector is known
@@ -840,7 +842,7 @@ const char *td_limit_name(unsigned i);
 /* Where an agent's expected quality comes from. */
 typedef enum td_prediction
 {
-	TD_PREDICTION_NONE = 0,	/* fit * quality */
+	TD_PREDICTION_NONE = 0, /* fit * quality */
 	TD_PREDICTION_MODEL,	/* a model that covers the agent */
 	TD_PREDICTION_OF_OTHERS /* what a model says of the agents that it covers */
 } td_prediction;
@@ -855,10 +857,10 @@ typedef struct td_candidate
 	float similarity;	  /* 0 when the agent has no phrase */
 	uint32_t prediction;  /* td_prediction: where expected_quality comes from */
 	double fit;
-	double quality; /* quality_score * success_rate */
+	double quality;			 /* quality_score * success_rate */
 	double expected_quality; /* fit * quality, or what a model predicts */
-	double cost;	/* estimated USD, NaN: unknown */
-	double latency; /* ms, NaN: unknown */
+	double cost;			 /* estimated USD, NaN: unknown */
+	double latency;			 /* ms, NaN: unknown */
 	double cost_utility;
 	double latency_utility;
 	double score;
@@ -887,14 +889,15 @@ td_status td_score_agents(const td_registry *registry, double mu, double s, cons
  * The quality of each agent from what a quality model says of the agents that it covers.
  *
  * Whom the model does not cover gets the mean of the active ones that it covers, for this request,
- * and half of what its own quality (quality_score * success_rate) is above or below their mean, cut to
- * [0, 1].  So an agent is neither preferred nor passed over because it is new.
+ * and half of what its own quality (quality_score * success_rate) is above or below their mean, cut
+ * to [0, 1].  So an agent is neither preferred nor passed over because it is new.
  *
  * outputs    [n_agents] number of each agent's output, TD_NONE: not covered
  * p          what td_model_apply() has written
  * predicted  [n_agents] out
  *
- * Returns 0 when no active agent is covered: then the model says nothing, and predicted is not written.
+ * Returns 0 when no active agent is covered: then the model says nothing, and predicted is not
+ * written.
  */
 int td_score_predict(const td_registry *registry, const uint32_t *outputs, const float *p,
 					 double *predicted);

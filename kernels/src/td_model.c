@@ -1,8 +1,9 @@
 /*
- * td_model.c - a trained model applied to one request: members, their weighted sum, link, calibration.
+ * td_model.c - a trained model applied to one request: members, their weighted sum, link,
+ * calibration.
  *
- * In: a checked model, the request's vector and text.  Out: a probability for each output.  Called by
- * both shells.  python/tinydancer/model_apply.py is the same in readable NumPy.
+ * In: a checked model, the request's vector and text.  Out: a probability for each output.  Called
+ * by both shells.  python/tinydancer/model_apply.py is the same in readable NumPy.
  *
  * Sums over members, neighbours and words run in double and in one order; products of vectors are
  * those of td_matvec.c and td_fastgrnn.c.  So all processors and both shells give the same bits.
@@ -25,21 +26,21 @@
 /* Where things lie in the caller's scratch; filled by plan_scratch(). */
 typedef struct workspace
 {
-	double *total;		/* [n_out] */
-	double *score;		/* [n_out] of one member */
-	double *count;		/* [n_out] KNN: sum of weights */
-	float *cosine;		/* [n_rows] */
-	float *kernel;		/* [n_rows] RBF: exp(-gamma (2 - 2 cosine)) */
-	uint32_t *nearest;	/* [greatest k]: a heap, the worst on top */
-	float *hidden;		/* [greatest n_hidden] */
-	float *product;		/* [n_out] */
-	void *operand;		/* of td_matvec.h, for a vector of dim or n_hidden */
+	double *total;	   /* [n_out] */
+	double *score;	   /* [n_out] of one member */
+	double *count;	   /* [n_out] KNN: sum of weights */
+	float *cosine;	   /* [n_rows] */
+	float *kernel;	   /* [n_rows] RBF: exp(-gamma (2 - 2 cosine)) */
+	uint32_t *nearest; /* [greatest k]: a heap, the worst on top */
+	float *hidden;	   /* [greatest n_hidden] */
+	float *product;	   /* [n_out] */
+	void *operand;	   /* of td_matvec.h, for a vector of dim or n_hidden */
 	size_t operand_size;
-	uint32_t *ids;		/* [TD_WORDS_MAX_PIECES] */
-	uint32_t *buckets;	/* [TD_WORDS_MAX_FEATURES] */
-	float *values;		/* [TD_WORDS_MAX_FEATURES] */
-	float *tokens;		/* [greatest steps][dim] */
-	void *cell;			/* of td_fastgrnn.c */
+	uint32_t *ids;	   /* [TD_WORDS_MAX_PIECES] */
+	uint32_t *buckets; /* [TD_WORDS_MAX_FEATURES] */
+	float *values;	   /* [TD_WORDS_MAX_FEATURES] */
+	float *tokens;	   /* [greatest steps][dim] */
+	void *cell;		   /* of td_fastgrnn.c */
 	size_t cell_size;
 } workspace;
 
@@ -173,8 +174,7 @@ apply_cell(const td_model *model, const td_member_view *m, const reading *reques
 		status = td_fastgrnn_forward(&m->cell, work->tokens, read_tokens(m, request, work),
 									 work->hidden, work->cell, work->cell_size);
 	}
-	return status != TD_OK ? status
-						   : apply_matrix(model, m, work->hidden, m->cell.n_hidden, work);
+	return status != TD_OK ? status : apply_matrix(model, m, work->hidden, m->cell.n_hidden, work);
 }
 
 /* Cosines with all rows, once for all members that want them. */
@@ -345,8 +345,8 @@ apply_words(const td_model *model, const td_member_view *m, const reading *reque
 			const workspace *work)
 {
 	size_t n_out = model->n_out;
-	size_t n = td_words_features(work->ids, request->n_ids, m->n_buckets, m->features, work->buckets,
-								 work->values);
+	size_t n = td_words_features(work->ids, request->n_ids, m->n_buckets, m->features,
+								 work->buckets, work->values);
 	double length = 0.0;
 	size_t i;
 	size_t j;
@@ -530,9 +530,8 @@ read_text(const td_model *model, const td_encoder *encoder, const char *text, si
 	if (text == NULL || !model->reads_text)
 		return TD_OK;
 	/* Words need its vocabulary alone, which it may share with the one that made the vector. */
-	if (encoder == NULL ||
-		(model->reads_tokens &&
-		 (encoder->dim != model->dim || encoder->file.kind != TD_FILE_STATIC_ENCODER)))
+	if (encoder == NULL || (model->reads_tokens && (encoder->dim != model->dim ||
+													encoder->file.kind != TD_FILE_STATIC_ENCODER)))
 		return TD_ERR_SHAPE;
 	request->encoder = encoder;
 	status = td_text_tokenize(&encoder->vocab, text, len, work->ids, TD_WORDS_MAX_PIECES, &count);

@@ -2,7 +2,8 @@
  * td_model_open.c - a checked view on a model file.
  *
  * In: the bytes of a file, possibly hostile.  Out: a td_model whose every array has the length that
- * td_model.c relies on and whose every float is finite.  Called by both shells when they load a model.
+ * td_model.c relies on and whose every float is finite.  Called by both shells when they load a
+ * model.
  */
 #include <string.h>
 
@@ -108,7 +109,7 @@ member_floats(const td_model *model, unsigned i, const char *array, size_t count
 	return suffixed_floats(model, i, of, count, data);
 }
 
-/* A matrix of count values, n_scales rows or columns of them, in one of the two kinds of weights. */
+/* A matrix of count values, n_scales rows or columns of them, in one of two kinds of weights. */
 static td_status
 suffixed_matrix(const td_model *model, unsigned i, suffix of, uint32_t weights, size_t count,
 				size_t n_scales, td_matrix *matrix)
@@ -139,8 +140,8 @@ member_matrix(const td_model *model, unsigned i, const char *array, uint32_t wei
 
 /* A matrix [n_out][n_in], or with a rank its two factors. */
 static td_status
-member_factored(const td_model *model, unsigned i, const char *array, uint32_t weights, size_t n_out,
-				size_t n_in, size_t rank, td_factored *factors)
+member_factored(const td_model *model, unsigned i, const char *array, uint32_t weights,
+				size_t n_out, size_t n_in, size_t rank, td_factored *factors)
 {
 	suffix left = {array, ".l", NULL};
 	suffix right = {array, ".r", NULL};
@@ -184,9 +185,8 @@ open_cell(const td_model *model, unsigned i, const uint32_t *meta, td_member_vie
 	cell->rank_w = meta[CELL_RANK_W];
 	cell->rank_u = meta[CELL_RANK_U];
 	cell->tied = meta[CELL_TIED];
-	if (hidden == 0 || hidden > TD_MODEL_MAX_HIDDEN || cell->tied > 1 ||
-		cell->rank_w > hidden || cell->rank_w > model->dim || cell->rank_u > hidden ||
-		member->steps > TD_MODEL_MAX_STEPS)
+	if (hidden == 0 || hidden > TD_MODEL_MAX_HIDDEN || cell->tied > 1 || cell->rank_w > hidden ||
+		cell->rank_w > model->dim || cell->rank_u > hidden || member->steps > TD_MODEL_MAX_STEPS)
 		return TD_ERR_CORRUPT;
 	if ((uint64_t) 2 * hidden * (hidden + model->dim) * (member->steps > 0 ? member->steps : 1) >
 		TD_MODEL_MAX_WORK)
@@ -201,15 +201,17 @@ open_cell(const td_model *model, unsigned i, const uint32_t *meta, td_member_vie
 	if (!(cell->zeta >= 0.0f && cell->zeta <= 1.0f && cell->nu >= 0.0f && cell->nu <= 1.0f))
 		return TD_ERR_CORRUPT;
 
-	status = member_factored(model, i, ".w", cell->weights, hidden, model->dim, cell->rank_w, &cell->w);
+	status =
+		member_factored(model, i, ".w", cell->weights, hidden, model->dim, cell->rank_w, &cell->w);
 	if (status == TD_OK)
-		status = member_factored(model, i, ".u", cell->weights, hidden, hidden, cell->rank_u, &cell->u);
+		status =
+			member_factored(model, i, ".u", cell->weights, hidden, hidden, cell->rank_u, &cell->u);
 	if (status == TD_OK && !cell->tied)
 		status = member_factored(model, i, ".wh", cell->weights, hidden, model->dim, cell->rank_w,
 								 &cell->w_h);
 	if (status == TD_OK && !cell->tied)
-		status =
-			member_factored(model, i, ".uh", cell->weights, hidden, hidden, cell->rank_u, &cell->u_h);
+		status = member_factored(model, i, ".uh", cell->weights, hidden, hidden, cell->rank_u,
+								 &cell->u_h);
 	if (status == TD_OK)
 		status = member_floats(model, i, ".bz", hidden, &cell->b_z);
 	if (status == TD_OK)
@@ -494,8 +496,7 @@ td_model_open(const void *bytes, size_t size, td_model *model)
 	model->n_members = meta[MODEL_N_MEMBERS];
 	model->n_curves = meta[MODEL_N_CURVES];
 	model->n_knots = meta[MODEL_N_KNOTS];
-	model->encoder_checksum =
-		(uint64_t) meta[MODEL_CHECKSUM_HIGH] << 32 | meta[MODEL_CHECKSUM_LOW];
+	model->encoder_checksum = (uint64_t) meta[MODEL_CHECKSUM_HIGH] << 32 | meta[MODEL_CHECKSUM_LOW];
 	if (model->task >= TD_N_TASKS || model->link >= TD_N_LINKS || model->n_out == 0 ||
 		model->n_out > TD_MODEL_MAX_OUTPUTS || model->dim == 0 || model->dim > TD_MAX_DIM ||
 		model->n_rows > TD_MODEL_MAX_ROWS || model->n_members == 0 ||

@@ -180,8 +180,8 @@ td_score_agents(const td_registry *registry, double mu, double s, const td_polic
 		if (request->predicted != NULL)
 		{
 			c->expected_quality = request->predicted[i];
-			c->prediction = request->outputs[i] == TD_NONE ? TD_PREDICTION_OF_OTHERS
-														   : TD_PREDICTION_MODEL;
+			c->prediction =
+				request->outputs[i] == TD_NONE ? TD_PREDICTION_OF_OTHERS : TD_PREDICTION_MODEL;
 		}
 		c->cost = td_score_cost(agent, request->input_tokens);
 		c->latency = agent->avg_latency_ms;
@@ -203,8 +203,8 @@ td_score_agents(const td_registry *registry, double mu, double s, const td_polic
 		c->cost_utility = 1.0 / (1.0 + cost / policy->cost_scale);
 		c->latency_utility = 1.0 / (1.0 + latency / policy->latency_scale);
 		c->score = policy->cost_weight * c->cost_utility +
-				   policy->latency_weight * c->latency_utility +
-				   policy->quality_weight * quality + policy->fit_weight * c->fit;
+				   policy->latency_weight * c->latency_utility + policy->quality_weight * quality +
+				   policy->fit_weight * c->fit;
 		c->score *= request->predicted != NULL ? c->expected_quality : c->fit;
 		if (policy->per_dollar)
 			c->score /= cost + policy->cost_scale;

@@ -5,8 +5,8 @@
  * td_model.c when a model is applied and through the Cython binding when one is trained, so that
  * both see the same features.
  *
- * A square root instead of the customary 1 + log: it damps repetition as well, and is exact on every
- * machine.
+ * A square root instead of the customary 1 + log: it damps repetition as well, and is exact on
+ * every machine.
  */
 #include <math.h>
 

@@ -1,12 +1,13 @@
 """What a model says, in readable NumPy: the oracle of kernels/src/td_model.c.
 
-A ``ModelSpec``, vectors and word-piece ids come in, probabilities come out.  Training uses it to see
-what a model will say before it is written; tests compare the kernel with it.  It never runs while
-routing.
+A ``ModelSpec``, vectors and word-piece ids come in, probabilities come out.  Training uses it to
+see what a model will say before it is written; tests compare the kernel with it.  It never runs
+while routing.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def features_of_ids(ids: Sequence[int], n_buckets: int, features: int) -> dict[i
     if features & WORDS_UNIGRAMS:
         hashed += [i + 1 for i in ids]
     if features & WORDS_BIGRAMS:
-        hashed += [(a + 1) << 32 | (b + 1) for a, b in zip(ids[:-1], ids[1:], strict=True)]
+        hashed += [(a + 1) << 32 | (b + 1) for a, b in itertools.pairwise(ids)]
     if features & WORDS_LENGTH and ids:
         high = len(ids).bit_length() - 1
         below = len(ids) >> (high - 1) & 1 if high else 0

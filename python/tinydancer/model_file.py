@@ -94,7 +94,7 @@ class FastGrnn:
 
     Attributes:
         weight: ``(n_out,)``.
-        w: gate's input matrix ``(n_hidden, dim)``, or its factors ``(n_hidden, r)`` and ``(r, dim)``.
+        w: gate's input matrix ``(n_hidden, dim)``, or factors ``(n_hidden, r)`` and ``(r, dim)``.
         u: gate's state matrix ``(n_hidden, n_hidden)``, or factors; None: zeros.
         w_h: candidate's input matrix, shaped as w; None: tied to w.
         u_h: candidate's state matrix, shaped as u; None with w_h: zeros.

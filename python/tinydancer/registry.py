@@ -1,9 +1,9 @@
 """The registry of a database, read into a Router that decides as its server does.
 
 A psycopg connection comes in, a snapshot comes out: what ``fdw/td_registry_build.c`` reads, from
-the same rows, with the vectors that are stored.  Used by ``tinydancer.multicorn``, and by any
-program that decides many times without asking the server; ``tinydancer.registry_routes`` has
-semantic routes.
+the same rows, with the vectors that are stored.  Used by ``tinydancer.multicorn``,
+``tinydancer.etl`` and any program that decides many times without asking the server;
+``tinydancer.registry_routes`` has semantic routes.
 
 Vocabulary
     version     what tinydancer.registry_version() says: equal versions mean equal tables

@@ -2,7 +2,8 @@
 
 A psycopg connection comes in, a snapshot comes out: what ``fdw/td_route_set.c`` reads, from the
 same rows.  The conditions that only the server knows, its clock and its log, are asked of it as
-``fdw/td_match.c`` does.  Used by ``tinydancer.multicorn``.
+``fdw/td_match.c`` does.  Used by ``tinydancer.multicorn`` and
+``tinydancer.etl``.
 """
 
 from __future__ import annotations

@@ -70,9 +70,7 @@ def member(rng: np.random.Generator, kind: str, spec: dict[str, Any]) -> Member:
     if kind.startswith("rbf"):
         return Rbf(weight, rng.normal(size=(n_rows, n_out)), bias, 1.7, kind == "rbf8")
     features = WORDS_UNIGRAMS | WORDS_BIGRAMS | WORDS_LENGTH
-    return Words(
-        weight, rng.normal(size=(256, n_out)), bias, rng.uniform(0.1, 2.0, 256), features
-    )
+    return Words(weight, rng.normal(size=(256, n_out)), bias, rng.uniform(0.1, 2.0, 256), features)
 
 
 def random_model(

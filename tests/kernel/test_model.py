@@ -116,9 +116,7 @@ def test_knn_counts_the_k_nearest_and_skips_what_is_missing() -> None:
 
 def test_calibrated_classifier_keeps_its_choice_and_sums_to_one() -> None:
     spec = models.random_model(5, ("linear",), task="classifier", link="softmax")
-    low = dataclasses.replace(
-        spec, curve_x=np.array([[0.0, 1.0]]), curve_y=np.array([[0.0, 0.01]])
-    )
+    low = dataclasses.replace(spec, curve_x=np.array([[0.0, 1.0]]), curve_y=np.array([[0.0, 0.01]]))
     x = vectors(50)
     plain = _kernels.Model(write_model(spec)).apply(x)
     calibrated = _kernels.Model(write_model(low)).apply(x)
@@ -242,9 +240,7 @@ def test_hostile_meta_is_refused_or_safe(position: int, value: int) -> None:
 
 def test_greatest_sums_are_refused_not_wrong() -> None:
     spec = models.random_model(4, ("linear",), link="sigmoid")
-    huge = dataclasses.replace(
-        spec.members[0], matrix=np.full((5, 128), 3e38), weight=np.ones(5)
-    )
+    huge = dataclasses.replace(spec.members[0], matrix=np.full((5, 128), 3e38), weight=np.ones(5))
     model = _kernels.Model(write_model(dataclasses.replace(spec, members=[huge])))
     with pytest.raises(NonFiniteError):
         model.apply(np.ones((1, 128), np.float32))

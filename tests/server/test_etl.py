@@ -7,6 +7,7 @@ after the next one, and no half output has the final name.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import signal
@@ -18,6 +19,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import model_specs
+import numpy as np
 import psycopg
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -25,7 +28,9 @@ import pytest
 from test_same_bits import texts
 
 from tinydancer import cli
-from tinydancer.server_registry import read_registry
+from tinydancer.encoder import Encoder
+from tinydancer.model_file import write_model
+from tinydancer.registry import read_router
 
 ETL = [sys.executable, "-m", "tinydancer", "etl"]
 OUTPUTS = (
@@ -158,6 +163,23 @@ def check_whole(out: Path) -> None:
     assert not out.with_name(out.name + ".parts").exists()
 
 
+def activate_quality(conn: Any, seed: int) -> int:
+    """The version of a quality model of random weights, which knows all agents but one."""
+    names = [name for (name,) in conn.execute("SELECT name FROM tinydancer.agent ORDER BY name")]
+    encoder = Encoder.load("static")
+    identity = encoder.id, int(encoder.checksum, 16)
+    spec = model_specs.random_model(
+        seed, ("linear8", "cell8", "knn", "words"), n_out=len(names) - 1, encoder=identity
+    )
+    members = [dataclasses.replace(m, weight=np.full(len(names) - 1, 0.25)) for m in spec.members]
+    spec = dataclasses.replace(spec, names=names[1:], members=members)
+    row = conn.execute(
+        "SELECT tinydancer.add_model('quality', %s)", (write_model(spec),)
+    ).fetchone()
+    conn.execute("SELECT tinydancer.activate_model('quality', %s, true)", row)
+    return int(row[0])
+
+
 def resume(db: Any, out: str | Path, *more: str) -> subprocess.CompletedProcess[str]:
     return etl(db, "route", "--query", QUERY, "--out", out, "--part-rows", str(PART), *more)
 
@@ -249,13 +271,39 @@ def test_policies_settings_and_stored_vectors_of_the_database_count(
 
 
 def test_registry_that_is_read_decides_as_ruvector_route(registry: Any) -> None:
-    router = read_registry(registry).router
+    router = read_router(registry)
     for text in ("translate this", "fix the bug in my code", "東京の天気"):
         row = registry.execute("SELECT * FROM ruvector_route(%s)", (text,)).fetchone()
         decision = router.route(text)
         assert decision is not None
         assert row[:2] == (decision.agent_name, decision.confidence)
         assert row[-1] == decision.reasoning
+
+
+def test_active_quality_model_decides_as_route_results(log: Any, db: Any, tmp_path: Path) -> None:
+    log.execute("ALTER TABLE log ADD e real[]")
+    log.execute("UPDATE log SET e = ruvector_embed('words of ' || id) WHERE id % 2 = 0")
+    found = {}
+    for what in ("registered", "predicted"):
+        if what == "predicted":
+            activate_quality(log, 3)
+        for columns, on in (("", ""), (", e AS embedding", " AND r.embedding = l.e")):
+            out = tmp_path / f"{what}{len(columns)}.parquet"
+            rows = "id < 3000 AND id % 2 = 0"
+            query = f"SELECT id, body{columns} FROM log WHERE {rows}"
+            arguments = ("--optimize-for", "quality", "--reasoning")
+            works(etl(db, "route", "--query", query, "--out", out, *arguments))
+            wanted = log.execute(
+                f"SELECT l.id, {OUTPUTS}, reasoning FROM log l JOIN route_results r "
+                f"ON r.request = l.body AND r.optimize_for = 'quality'{on} "
+                f"WHERE {rows} ORDER BY l.id"
+            ).fetchall()
+            assert len(wanted) == 500
+            found[what, columns] = [tuple(r.values())[:-1] for r in pq.read_table(out).to_pylist()]
+            assert found[what, columns] == wanted
+            if what == "predicted":
+                assert wanted != found["registered", columns]
+                assert any("predicted quality" in row[-1] for row in wanted)
 
 
 def test_external_vectors_route_and_texts_are_refused(conn: Any, db: Any, tmp_path: Path) -> None:
@@ -278,7 +326,7 @@ def test_external_vectors_route_and_texts_are_refused(conn: Any, db: Any, tmp_pa
     ).fetchall()
     assert [tuple(row.values())[:-1] for row in pq.read_table(out).to_pylist()] == wanted
     done = etl(db, "route", "--query", "SELECT 1 AS id, 'x' AS r", "--out", tmp_path / "x.csv")
-    fails(done, 'encoder "external" makes no vectors')
+    fails(done, 'encoder "external" does not embed text')
 
 
 def test_matches_are_those_of_semantic_route(log: Any, db: Any, tmp_path: Path) -> None:
@@ -409,6 +457,21 @@ def test_changed_registry_is_refused_unless_it_is_wanted(
     )
     check_parts(out)
     works(resume(db, out, "--any-registry"))
+    check_whole(out)
+
+
+def test_newly_activated_model_is_a_changed_registry(gated: Any, db: Any, tmp_path: Path) -> None:
+    out = tmp_path / "decisions.parquet"
+    version = activate_quality(gated, 3)
+    with held(db, out) as process:
+        process.kill()
+        process.wait()
+    activate_quality(gated, 4)
+    fails(resume(db, out), "the registry has changed", "--any-registry to go on")
+    gated.execute("SELECT tinydancer.deactivate_model('quality')")
+    fails(resume(db, out), "the registry has changed")
+    gated.execute("SELECT tinydancer.activate_model('quality', %s, true)", (version,))
+    works(resume(db, out))
     check_whole(out)
 
 
@@ -585,8 +648,8 @@ def test_database_without_extension_is_named(empty_db: Any, tmp_path: Path) -> N
 def test_viewer_may_run_it(sampled: Any, db: Any) -> None:
     with db.connect(autocommit=False) as conn:
         conn.execute("SET SESSION AUTHORIZATION td_viewer")
-        assert read_registry(conn).router.agents
+        assert read_router(conn).agents
         conn.execute("RESET SESSION AUTHORIZATION")
         conn.execute("SET SESSION AUTHORIZATION td_none")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            read_registry(conn)
+            read_router(conn)

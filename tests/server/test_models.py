@@ -1,8 +1,8 @@
 """Trained models as rows: which one a session uses, and that it says what the kernel says.
 
-In: random models of a few members, written by tinydancer.model_file.  What is checked: decisions and
-classes against the Python shell, activation and roll-back across sessions, what is refused, and that
-agents outside of the model are neither preferred nor passed over.
+In: random models of a few members, written by tinydancer.model_file.  What is checked: decisions
+and classes against the Python shell, activation and roll-back across sessions, what is refused, and
+that agents outside of the model are neither preferred nor passed over.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def names_of(agents: list[dict[str, Any]]) -> list[str]:
 
 def chosen(conn: Any, request: str, target: str = "quality") -> Any:
     return conn.execute(
-        "SELECT agent_name, expected_quality, confidence, estimated_cost, reasoning FROM ruvector_route(%s, %s)",
+        "SELECT agent_name, expected_quality, confidence, estimated_cost, reasoning "
+        "FROM ruvector_route(%s, %s)",
         (request, target),
     ).fetchone()
 
@@ -120,7 +121,8 @@ def test_same_model_without_text_reads_the_vector_alone(
     vector = encoder.embed(REQUESTS[0])
     expected = model.apply(vector)[0]
     rows = registry.execute(
-        "SELECT agent_name, expected_quality FROM ruvector_explain_route(NULL, embedding => %s::real[])",
+        "SELECT agent_name, expected_quality "
+        "FROM ruvector_explain_route(NULL, embedding => %s::real[])",
         ([float(x) for x in vector[0]],),
     ).fetchall()
     for name, quality in rows:
@@ -132,8 +134,8 @@ def test_agent_outside_the_model_is_neither_preferred_nor_passed_over(
 ) -> None:
     for name in ("a", "b", "c", "new"):
         conn.execute(
-            "SELECT ruvector_register_agent(%s, 'llm', cost_per_call := 0.001, avg_latency_ms := 100, "
-            "quality_score := 0.7)",
+            "SELECT ruvector_register_agent(%s, 'llm', cost_per_call := 0.001, "
+            "avg_latency_ms := 100, quality_score := 0.7)",
             (name,),
         )
     spec = quality_model(encoder, ["a", "b", "c"])
@@ -213,7 +215,10 @@ def test_open_cursor_keeps_its_model_and_registry(
     registry.execute(
         "CREATE TABLE log AS SELECT 'request ' || g AS body FROM generate_series(1, 500) g"
     )
-    query = "SELECT r.agent_name, r.expected_quality FROM log l JOIN route_results r ON r.request = l.body"
+    query = (
+        "SELECT r.agent_name, r.expected_quality FROM log l "
+        "JOIN route_results r ON r.request = l.body"
+    )
     expected = registry.execute(query).fetchall()
     reader = session(autocommit=False)
     reader.execute(f"DECLARE c CURSOR FOR {query}")

@@ -7,21 +7,26 @@ the registry changes between the queries.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator
 from typing import Any
 
+import model_specs
 import multicorn_scan
 import psycopg
 import pytest
 from fdw_queries import REQUESTS, SETUP
 from multicorn_scan import Clause
 
+from tinydancer.encoder import Encoder
 from tinydancer.errors import TinyDancerError
-from tinydancer.multicorn import RouteCandidates, RouteResults, SemanticMatches
+from tinydancer.model_file import write_model
+from tinydancer.multicorn import RequestClasses, RouteCandidates, RouteResults, SemanticMatches
 from tinydancer.multicorn.source import conninfo_of, source
 
 QUERIES = 1000
+ENCODER = Encoder.load("static")
 
 ROUTES = """
 SELECT ruvector_create_route('weather', priority := 1, target_agent := 'anyone',
@@ -54,6 +59,9 @@ CHANGES = (
     "INSERT INTO tinydancer.decision (agent_name, route_name) VALUES ('coder', 'seldom')",
     "SELECT ruvector_tune_routes(force_scorer := '{scorer}')",
     "DELETE FROM tinydancer.route_scorer",
+    "SELECT tinydancer.activate_model(m.kind, m.version, true) FROM tinydancer.model m "
+    "WHERE NOT m.builtin AND NOT m.active",
+    "SELECT tinydancer.deactivate_model('{kind}')",
 )
 
 TEXTS = (*REQUESTS, "is it going to rain", "debug this", "naïve café 東京", " ", "refund")
@@ -104,11 +112,12 @@ def generated(rng: random.Random, wrapper: Any, vectors: list[list[float]]) -> l
         else:
             # What is refused stands last, and is seldom meant.
             usual = VALUES[name][: max(2, len(VALUES[name]) - 2)]
-            values = VALUES[name] if rng.random() < 0.1 else usual
+            values = VALUES[name] if rng.random() < 0.2 else usual
             clauses.append(Clause(name, rng.choice(values), rng.choice("=$")))
     kind = rng.random()
     usual = [text for text in TEXTS if text.strip()]
-    texts = list(TEXTS) if rng.random() < 0.05 else usual
+    # Without limits, what is asked must be what is refused.
+    texts = list(TEXTS) if rng.random() < (0.05 if inputs else 0.5) else usual
     if kind < 0.5:
         clauses.append(Clause("request", rng.choice(texts)))
     elif kind < 0.8:
@@ -148,13 +157,16 @@ def outcome(call: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrapper", [RouteResults, RouteCandidates, SemanticMatches])
+@pytest.mark.parametrize(
+    "wrapper", [RouteResults, RouteCandidates, SemanticMatches, RequestClasses]
+)
 def test_generated_clauses_give_the_rows_and_errors_of_the_server(
     door: tuple[Any, str], wrapper: Any, request: pytest.FixtureRequest
 ) -> None:
     conn, dsn = door
     rng = random.Random(request.config.getoption("--seed"))
     make_tables(conn)
+    add_models(conn)
     foreign = multicorn_scan.table(wrapper, dsn)
     vectors = [conn.execute("SELECT ruvector_embed(%s)", (t,)).fetchone()[0] for t in REQUESTS]
     columns = list(wrapper.kind.types)
@@ -162,7 +174,9 @@ def test_generated_clauses_give_the_rows_and_errors_of_the_server(
     for number in range(QUERIES):
         if rng.random() < 0.2:
             change = rng.choice(CHANGES).format(
-                cost=rng.choice((0, 0.002, 0.3)), scorer=rng.choice(("centroid", "ridge", "top3"))
+                cost=rng.choice((0, 0.002, 0.3)),
+                scorer=rng.choice(("centroid", "ridge", "top3")),
+                kind=rng.choice(("quality", "classifier")),
             )
             conn.execute(change)
         clauses = generated(rng, wrapper, vectors)
@@ -187,3 +201,19 @@ def make_tables(conn: Any) -> None:
     conn.execute(
         "IMPORT FOREIGN SCHEMA tinydancer EXCEPT (route_results) FROM SERVER tinydancer INTO public"
     )
+
+
+def add_models(conn: Any) -> None:
+    """Two models of random weights for each kind; a change activates them in turn."""
+    identity = (ENCODER.id, int(ENCODER.checksum, 16))
+    agents = [name for (name,) in conn.execute("SELECT name FROM tinydancer.agent ORDER BY name")]
+    for task, link, names in (
+        ("quality", "sigmoid", agents),
+        ("classifier", "softmax", ["code", "maths", "small talk"]),
+    ):
+        for seed in (1, 2):
+            spec = model_specs.random_model(
+                seed, ("linear", "words"), task=task, link=link, n_out=len(names), encoder=identity
+            )
+            content = write_model(dataclasses.replace(spec, names=names))
+            conn.execute("SELECT tinydancer.add_model(%s, %s)", (task, content))

@@ -29,7 +29,7 @@ from tinydancer.multicorn.source import conninfo_of, source
 
 REQUEST = [Clause("request", "Why does my Go program deadlock?")]
 QUAL = [Qual("request", "=", "Why does my Go program deadlock?")]
-WRAPPERS = (RouteResults, RouteCandidates, SemanticMatches)
+WRAPPERS = (RouteResults, RouteCandidates, SemanticMatches, RequestClasses)
 IDS = [one.kind.name for one in WRAPPERS]
 
 
@@ -178,7 +178,7 @@ def test_user_and_password_of_a_mapping_go_before_those_of_the_dsn() -> None:
         (None, 'option "dsn" is missing'),
         (" ", 'option "dsn" is missing'),
         ("dbname=app geheim", 'option "dsn" is not a connection string'),
-        ("pasword=geheim", 'option "dsn" is not a connection string'),
+        ("kennwort=geheim", 'option "dsn" is not a connection string'),
     ],
 )
 def test_a_dsn_that_is_none_is_an_error_that_does_not_show_it(

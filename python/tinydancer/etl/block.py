@@ -131,11 +131,16 @@ class Block:
                 raise wrong_type("embedding", str(column.type), "vector")
             self.vectors = _vectors(column, encoder.dim, self.name_row)
         # What makes vectors, or only counts word pieces where callers pass every vector.
-        self.encoder = getattr(encoder, "counter", encoder) if self.texts is not None else None
-        if self.texts is not None and hasattr(encoder, "counter"):
+        self.encoder = getattr(encoder, "words", encoder) if self.texts is not None else None
+        if self.texts is not None and hasattr(encoder, "words"):
             given = np.zeros(n, dtype=np.uint8) if self.vectors is None else self.vectors[1]
             if (self.texts[2] > given).any():
                 encoder.embed_info("")
+            if self.encoder is None:
+                # Nothing here counts word pieces either: a text costs nothing beside its vector.
+                self.texts = None
+                if self.vectors is None:
+                    self.vectors = np.zeros((n, encoder.dim), dtype=np.float32), given
 
     def name_row(self, row: int) -> str:
         """The words for a row in an error."""

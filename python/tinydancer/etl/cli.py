@@ -88,7 +88,7 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def _snapshot(dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection whose one transaction sees registry and rows as they are now."""
+    """A connection in the one transaction that sees registry and rows as they are now."""
     import psycopg
 
     from tinydancer import db
@@ -102,7 +102,8 @@ def _snapshot(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     with conn:
         conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         conn.read_only = True
-        yield conn
+        with conn.transaction():
+            yield conn
 
 
 def _needs(args: argparse.Namespace, offline: bool) -> None:
@@ -200,8 +201,8 @@ def _route(args: argparse.Namespace) -> int:
     from tinydancer.etl.columns import INPUTS
     from tinydancer.etl.decide import Decider
     from tinydancer.etl.terms import Options
+    from tinydancer.registry import read_router, read_scales
     from tinydancer.route import Router
-    from tinydancer.server_registry import read_registry
 
     _needs(args, args.agents is not None)
     if args.agents is not None and args.encoder is None:
@@ -224,13 +225,13 @@ def _route(args: argparse.Namespace) -> int:
             return Decider(router, options, reasoning=args.reasoning)
         if args.encoder is not None:
             raise InvalidInputError("--encoder goes with --agents", "A server has its own encoder.")
-        found = read_registry(conn)
+        cost_scale, latency_scale = read_scales(conn)
         return Decider(
-            found.router,
+            read_router(conn),
             options,
             reasoning=args.reasoning,
-            cost_scale=found.cost_scale,
-            latency_scale=found.latency_scale,
+            cost_scale=cost_scale,
+            latency_scale=latency_scale,
         )
 
     return _run(args, make, INPUTS)
@@ -239,7 +240,7 @@ def _route(args: argparse.Namespace) -> int:
 def _match(args: argparse.Namespace) -> int:
     from tinydancer.etl.columns import MATCH_INPUTS
     from tinydancer.etl.matches import MatchDecider
-    from tinydancer.server_registry import read_matcher
+    from tinydancer.registry_routes import read_matcher
 
     _needs(args, False)
     if args.encoder is not None:

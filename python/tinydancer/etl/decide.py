@@ -161,9 +161,11 @@ class Decider:
         registry = router._registry
         facts = [
             router.encoder.id,
-            router.encoder.checksum,
+            # Where the file of the encoder is not here, its vectors are all that counts.
+            getattr(router.encoder, "checksum", None),
             router.encoder.fit_mu,
             router.encoder.fit_s,
+            None if router.model is None else router.model.checksum,
             self.cost_scale,
             self.latency_scale,
             [agent.name for agent in router.agents],

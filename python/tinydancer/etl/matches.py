@@ -150,7 +150,8 @@ class MatchDecider:
             (one.name, one.target_agent, one.time_start, one.time_end, tuple(one.user_tiers))
             for one in matcher.routes
         ]
-        facts = [encoder.id, encoder.checksum, matcher.scorer, matcher.mu, matcher.s, routes]
+        checksum = getattr(encoder, "checksum", None)
+        facts = [encoder.id, checksum, matcher.scorer, matcher.mu, matcher.s, routes]
         hashed.update(repr(facts).encode("utf-8", "surrogatepass"))
         for array in (matcher._view.routes, *matcher._view.arrays):
             hashed.update(array.tobytes())
