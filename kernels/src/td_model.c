@@ -313,7 +313,8 @@ apply_rbf(const td_model *model, const td_member_view *m, const workspace *work)
 	size_t i;
 	size_t j;
 
-	/* In a loop of its own, so that it is vectorised.  Quantising can carry a cosine a little past 1. */
+	/* In a loop of its own, so that it is vectorised.  Quantising can carry a cosine a little
+	 * past 1. */
 	for (i = 0; i < model->n_rows; i++)
 	{
 		float distance = 2.0f - 2.0f * work->cosine[i];

@@ -323,7 +323,8 @@ def test_model_whose_encoder_file_differs_is_an_error_and_not_a_wrong_answer(
     spec = models.random_model(1, ("knn",), encoder=(encoder.id, 5))
     version = add(registry, spec, beats_baseline=True)
     registry.execute(
-        "UPDATE tinydancer.model SET active = true WHERE kind = 'quality' AND version = %s", (version,)
+        "UPDATE tinydancer.model SET active = true WHERE kind = 'quality' AND version = %s",
+        (version,),
     )
     assert sqlstate(registry, "SELECT * FROM ruvector_route('x')") == (
         "55000",
