@@ -175,9 +175,9 @@ def watch(cluster: Server, folder: Path, clients: int) -> list[Figure]:
         Figure("concurrency", f"sessions looked at, {at}", samples, "times"),
         Figure("concurrency", f"locks waited for, {at}", ungranted, "times", goal="<= 0"),
         Figure(
-            "concurrency", f"active but in wait Lock, {at}", waits["Lock"], "times", goal="<= 0"
+            "concurrency", f"active, waiting for a Lock, {at}", waits["Lock"], "times", goal="<= 0"
         ),
-        Figure("concurrency", f"active but in wait LWLock, {at}", waits["LWLock"], "times"),
+        Figure("concurrency", f"active, waiting for an LWLock, {at}", waits["LWLock"], "times"),
         Figure("concurrency", "private memory above SELECT 1's", more, "MB", goal="<= 0.5"),
     ]
 
