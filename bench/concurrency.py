@@ -114,16 +114,16 @@ def measure(cluster: Server, folder: Path, clients: int, rounds: int) -> list[Fi
                 each[name] += latencies
     result = []
     for name in (ROUTING, UPDATED):
-        baseline = (f"SELECT 1, {clients} clients", apart[ONE])
+        baseline = (f"SELECT 1, clients: {clients}", apart[ONE])
         one = compared(
-            "concurrency", f"{name}, {clients} clients", apart[name], "us", baseline, ">= 0.45"
+            "concurrency", f"{name}, clients: {clients}", apart[name], "us", baseline, ">= 0.45"
         )
         one.value, one.unit = 1e6 / one.value, "tps"
         result.append(one)
     for name in STATEMENTS:
         hundredths = statistics.quantiles(each[name], n=100)
         for part in (50, 99):
-            what = f"{name}, {clients} clients: p{part}"
+            what = f"{name}, clients: {clients}, p{part}"
             result.append(Figure("concurrency", what, hundredths[part - 1] / 1e3, "ms"))
     return result
 
