@@ -67,9 +67,8 @@ def _part(axes: plt.Axes, figures: list[Figure], title: str) -> None:
         )
         axes.annotate(
             f"{one.ratio:.2f}",
-            (one.ratio + half, row),
-            xytext=(7, 0),
-            textcoords="offset points",
+            (1.005, row),
+            xycoords=("axes fraction", "data"),
             va="center",
             fontsize=8,
             color=colour,
@@ -79,12 +78,10 @@ def _part(axes: plt.Axes, figures: list[Figure], title: str) -> None:
         if one.area != last:
             axes.axhline(row - 0.5, color="#cccccc", linewidth=0.8)
             last = one.area
-    labels = [f"{one.area}: {one.name}  ÷  {one.baseline}" for one in figures]
+    labels = [f"{one.area}: {one.name}, against {one.baseline}" for one in figures]
     axes.set_yticks(range(len(figures)), labels, fontsize=8)
     axes.set_ylim(len(figures) - 0.4, -0.6)
     axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 1.5)  # room for the numbers
     axes.axvline(1, color="black", linewidth=0.8)
     axes.grid(axis="x", which="major", color="#e4e4e4")
     axes.set_axisbelow(True)

@@ -103,11 +103,13 @@ def measure_decisions(conn: psycopg.Connection[Any], rounds: int) -> dict[str, A
     assert row is not None
     by_text = "SELECT agent_name FROM route_results WHERE request = $1"
     by_vector = "SELECT agent_name FROM route_results WHERE embedding = $1"
+    classes = "SELECT ruvector_classify_request(embedding := $1)"
     text, vector = REQUEST.encode(), float4_array(row[0])
     runs = {
         "SELECT 1": prepared(conn, "one", "SELECT 1", [], []),
         "route_results, text": prepared(conn, "by_text", by_text, [TEXT], [text]),
         "route_results, vector": prepared(conn, "by_vector", by_vector, [FLOAT4_ARRAY], [vector]),
+        "classification, vector": prepared(conn, "classes", classes, [FLOAT4_ARRAY], [vector]),
     }
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -328,6 +330,13 @@ def collected(result: dict[str, Any], rows: int) -> list[Figure]:
     return [
         ratio("route_results, text", decision["route_results, text"], us, one, "<= 2.2"),
         ratio("route_results, binary vector", decision["route_results, vector"], us, one, "<= 1.4"),
+        ratio(
+            "ruvector_classify_request, binary vector",
+            decision["classification, vector"],
+            us,
+            one,
+            "<= 1.7",
+        ),
         ratio(f"join of {rows:,} texts", joins["join"], s, "join with a trivial wrapper"),
         *(
             line(f"cancelling a join, {encoder}", figure, "ms")
@@ -359,6 +368,7 @@ def main() -> int:
     decision, joins = result["decision"], result["joins"]
     show("prepared, text", decision["route_results, text"], "x SELECT 1", "goal 2.4")
     show("prepared, vector", decision["route_results, vector"], "x SELECT 1", "goal 1.6")
+    show("classified, vector", decision["classification, vector"], "x SELECT 1", "goal 1.7")
     show(f"join of {args.rows} different texts", joins["join"], "x trivial", "goal 40")
     show("500 texts, without Memoize", joins["without Memoize"], "x with it", "goal 5 or more")
     show("first statement of a session", result["first_ms"], "ms", "goal 1.5")
