@@ -160,7 +160,7 @@ help:
 	@echo 'make test            everything, on every server found (make test PYTEST_ARGS="-k route --pg 18")'
 	@echo 'make dev             .venv, editable install, the module for every server; does only what is due'
 	@echo 'make lint            the checkers alone;  make format  rewrites sources the way they want'
-	@echo 'make bench           the benchmarks'
+	@echo 'make bench           the benchmarks; make bench AREA=kernels  one area in two minutes'
 	@echo 'make clean           removes what was built;  make distclean  also .venv'
 	@echo
 	@echo 'make PG_CONFIG=...   the module for one server, then: sudo make install PG_CONFIG=...'
@@ -266,7 +266,7 @@ build/bench-packages/.done: bench/requirements.txt $(VENV)/.run
 		-r bench/requirements.txt
 	@touch $@
 bench: dev build/bench-packages/.done
-	@set -e; for f in $(sort $(call from_root,bench/*.py)); do echo "== $$f"; $(VENVPY) $$f; done
+	@$(VENVPY) bench/run.py $(AREA)
 
 clean: clean-built
 clean-built:

@@ -5,22 +5,22 @@ log.  The baseline is a join of the same texts with ``route_results``.  Every ro
 statement once, so that drift of the machine hits all of them; the figure is the median of the
 rounds' ratios, with the quartiles.
 
-    .venv/bin/python bench/batch.py [--pg 18] [--rounds 5] [--requests 100000] [--json]
+    .venv/bin/python bench/batch.py [--pg 18] [--rounds 5] [--requests 100000] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from pathlib import Path
 
+import figures
 import psycopg
+from figures import Figure, processor
 
 from tinydancer.server import temporary_cluster
 
@@ -39,15 +39,6 @@ STATEMENTS = {
     ),
     "ruvector_optimize_budget": "SELECT count(*) FROM ruvector_optimize_budget(%(cap)s)",
 }
-
-
-def processor() -> str:
-    """The processor's name, where the kernel tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def prepare(conn: psycopg.Connection, requests: int) -> None:
@@ -108,7 +99,7 @@ def main() -> int:
     parser.add_argument("--pg", default="18", help="server: 18, 16 or 15")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--json", action="store_true")
+    figures.add_option(parser)
     args = parser.parse_args()
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -124,9 +115,6 @@ def main() -> int:
         result = measure(conn, args.rounds)
         version = conn.info.server_version // 10000
 
-    if args.json:
-        print(json.dumps({"pg": version, "requests": args.requests, "statements": result}))
-        return 0
     print(f"Postgres {version}, one processor, {args.requests:,} requests, {processor()}")
     print(f"{'statement':32} {'s':>7} {'x join':>7}  quartiles")
     for name, r in result.items():
@@ -134,6 +122,15 @@ def main() -> int:
             f"{name:32} {r['seconds']:7.3f} {r['ratio']:7.2f}"
             f"  {r['ratio_q1']:.2f} .. {r['ratio_q3']:.2f}"
         )
+    names = {name: f"{args.requests:,} requests, {name}" for name in STATEMENTS if name != BASE}
+    compared = figures.from_ratios("batch", names, result, "s", "seconds", BASE)
+    if args.requests == 100_000:
+        taken = [Figure("batch", f"100,000 requests, {BASE}", result[BASE]["seconds"], "s")]
+        taken[0].goal = "<= 0.9"
+        one_call = result["each alone"]["seconds"]
+        taken.append(Figure("batch", "100,000 requests, one call", one_call, "s", goal="<= 0.5"))
+        compared = taken + compared
+    figures.write(args.json, compared)
     return 0
 
 

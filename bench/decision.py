@@ -4,23 +4,23 @@ Starts a throw-away server, registers the demo's agents and times prepared state
 own call (no Python per row).  Every round runs each statement once, so that drift of the machine
 hits all of them; the figure is the median of the rounds' ratios, with the quartiles.
 
-    .venv/bin/python bench/decision.py [--pg 18] [--rounds 15] [--calls 2000] [--json]
+    .venv/bin/python bench/decision.py [--pg 18] [--rounds 15] [--calls 2000] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 import psycopg
+from figures import processor
 from psycopg import pq
 
 from tinydancer.server import temporary_cluster
@@ -37,17 +37,13 @@ STATEMENTS = {
         "SELECT agent_name FROM route_results WHERE embedding = $1::real[]",
         None,  # filled with the request's vector
     ),
+    "ruvector_classify_request, embedding": (
+        "SELECT ruvector_classify_request(embedding := $1::real[])",
+        None,
+    ),
     "ruvector_embed": ("SELECT ruvector_embed($1)", [REQUEST]),
 }
-
-
-def processor() -> str:
-    """The processor's name, where the kernel tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+GOALS = {"route_results": "<= 2.2", "ruvector_route": "<= 2.3"}
 
 
 def timed(call: Callable[[], None], calls: int) -> float:
@@ -109,7 +105,7 @@ def main() -> int:
     parser.add_argument("--pg", default="18", help="server: 18, 16 or 15")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=2000)
-    parser.add_argument("--json", action="store_true")
+    figures.add_option(parser)
     args = parser.parse_args()
 
     # Client and server on one processor: the server inherits it.  On two, the time to wake the
@@ -126,16 +122,20 @@ def main() -> int:
         result = measure(conn, args.rounds, args.calls)
         version = conn.info.server_version // 10000
 
-    if args.json:
-        print(json.dumps({"pg": version, "agents": n_agents, "statements": result}))
-        return 0
     print(f"Postgres {version}, unix socket, one processor, {n_agents} agents, {processor()}")
-    print(f"{'prepared statement':28} {'us':>8} {'x SELECT 1':>11}  quartiles")
+    print(f"{'prepared statement':36} {'us':>8} {'x SELECT 1':>11}  quartiles")
     for name, r in result.items():
         print(
-            f"{name:28} {r['microseconds']:8.1f} {r['ratio']:11.2f}"
+            f"{name:36} {r['microseconds']:8.1f} {r['ratio']:11.2f}"
             f"  {r['ratio_q1']:.2f} .. {r['ratio_q3']:.2f}"
         )
+    names = {name: name for name in STATEMENTS if name != "SELECT 1"}
+    figures.write(
+        args.json,
+        figures.from_ratios(
+            "decision", names, result, "us", "microseconds", "prepared SELECT 1", GOALS
+        ),
+    )
     return 0
 
 

@@ -5,7 +5,7 @@ activations uint8 as they come), and the encoder file that make dev makes of it.
 each contender once, so that drift of the machine hits all of them; printed are medians and the
 medians of the rounds' ratios, with quartiles.  One thread, one processor.
 
-    .venv/bin/python bench/encoders_minilm.py [--rounds 15] [--pg 18] [--json]
+    .venv/bin/python bench/encoders_minilm.py [--rounds 15] [--pg 18] [--json FILE]
 
 onnxruntime is looked for in build/bench-packages too, where make bench puts it.
 """
@@ -13,7 +13,6 @@ onnxruntime is looked for in build/bench-packages too, where make bench puts it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -31,6 +30,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import numpy as np  # noqa: E402
+from figures import add_option, from_ratios, processor, write  # noqa: E402
 
 from tinydancer import Encoder  # noqa: E402
 from tinydancer.encoder_bert import BertModel  # noqa: E402
@@ -249,7 +249,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--pg", default="18", help="server: 18, 16 or 15")
-    parser.add_argument("--json", action="store_true")
+    add_option(parser)
     args = parser.parse_args()
     if not MINILM.exists():
         print("skipped: minilm is not built (make dev)")
@@ -260,14 +260,8 @@ def main() -> int:
     except ImportError as error:
         print(f"skipped: {error} (make bench installs bench/requirements.txt)")
         return 0
-    sys.path.insert(0, str(ROOT / "bench"))
-    from decision import processor
-
     cases, cosines = measure_encoders(args.rounds)
     first = measure_first_calls(args.pg, args.rounds)
-    if args.json:
-        print(json.dumps({"cases": cases, "cosine_to_float32": cosines, "first_call": first}))
-        return 0
     print(f"onnxruntime {onnxruntime.__version__}, dynamic int8; one thread, {processor()}")
     print(f"{'texts':24} {'ms':>8} {'theirs':>8} {'ratio':>6}  quartiles")
     for name, r in cases.items():
@@ -283,6 +277,12 @@ def main() -> int:
             f"{name:24} {r['ms']:8.2f} {r['baseline_ms']:8.2f} {r['ratio']:6.1f}"
             f"  {r['ratio_q1']:.1f} .. {r['ratio_q3']:.1f}"
         )
+    names = {name: f"MiniLM, {name}" for name in cases}
+    goals = {"17 tokens": "<= 0.5"}
+    write(
+        args.json,
+        from_ratios("encoders", names, cases, "ms", "ms", "onnxruntime int8", goals),
+    )
     return 0
 
 

@@ -5,15 +5,14 @@ encoder file, so its own code is what is timed.  One thread on one processor; ev
 same texts with both, one text a call and many in one call.  Figures are medians: of the calls of a
 round, then of the rounds, so that a call during which something else ran does not count.
 
-    python -m venv build/bench-venv && build/bench-venv/bin/pip install model2vec
-    .venv/bin/python bench/encoders_static.py [--rounds 41] [--json]
+    make build/bench-packages/.done
+    .venv/bin/python bench/encoders_static.py [--rounds 41] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import platform
 import random
@@ -26,11 +25,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import figures
 import numpy as np
+from figures import PACKAGES, ROOT, Figure
 
 from tinydancer import Encoder, encoder_file
 
-ROOT = Path(__file__).resolve().parents[1]
 WORD_COUNTS = (12, 200)
 N_TEXTS = 256
 TEXTS_A_CALL = (1, 32)
@@ -103,24 +103,21 @@ def measure(rounds: int) -> list[dict[str, float | int]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument("--json", action="store_true")
+    figures.add_option(parser)
     args = parser.parse_args()
 
     # Before the library that reads it is loaded.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    site.addsitedir(str(ROOT / "build/bench-venv/lib" / version / "site-packages"))
+    # Behind what is installed, which must not be shadowed.
+    site.addsitedir(str(PACKAGES))
     try:
         rows = measure(args.rounds)
     except ModuleNotFoundError as error:
         print(f"{error}; the head of {Path(__file__).name} says what to install", file=sys.stderr)
         return 1
 
-    if args.json:
-        print(json.dumps(rows))
-        return 0
     print(f"static encoder against model2vec's encode(), one thread, {platform.machine()}")
     print(f"{'words':>5} {'pieces':>6} {'a call':>6} {'us a text':>9} {'model2vec':>10}  quartiles")
     for r in rows:
@@ -128,6 +125,19 @@ def main() -> int:
             f"{r['words']:5} {r['pieces']:6} {r['texts_a_call']:6} {r['microseconds']:9.2f}"
             f" {r['ratio']:8.1f} x  {r['ratio_q1']:.1f} .. {r['ratio_q3']:.1f}"
         )
+    collected = [
+        Figure(
+            "encoders",
+            f"static, {r['words']} words, {r['texts_a_call']} a call",
+            r["microseconds"],
+            "us",
+            "model2vec encode()",
+            1 / r["ratio"],
+            1 / r["ratio_q1"] - 1 / r["ratio_q3"],
+        )
+        for r in rows
+    ]
+    figures.write(args.json, collected)
     return 0
 
 

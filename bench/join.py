@@ -16,7 +16,7 @@ of the same run:
 Statements take turns, so that drift of the machine hits all of them; the figures are medians with
 the quartiles of rounds.
 
-    .venv/bin/python bench/join.py [--pg 18] [--rounds 9] [--rows 100000] [--json]
+    .venv/bin/python bench/join.py [--pg 18] [--rounds 9] [--rows 100000] [--json FILE]
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import struct
 import subprocess
@@ -37,7 +36,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import figures
 import psycopg
+from figures import Figure, processor
 from psycopg import pq
 
 from tinydancer.encoder_file import write_file
@@ -49,15 +50,6 @@ REQUEST = "Write a Python function that parses a CSV file and returns the totals
 WORDS = "the quick brown fox jumps over lazy dogs while considering quarterly results " * 3
 CALLS = 1000  # of a prepared statement in one round
 FLOAT4, FLOAT4_ARRAY, TEXT = 700, 1021, 25  # type oids
-
-
-def processor() -> str:
-    """The processor's name, where the kernel tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def build_trivial(cluster: Server) -> Path:
@@ -111,11 +103,13 @@ def measure_decisions(conn: psycopg.Connection[Any], rounds: int) -> dict[str, A
     assert row is not None
     by_text = "SELECT agent_name FROM route_results WHERE request = $1"
     by_vector = "SELECT agent_name FROM route_results WHERE embedding = $1"
+    classes = "SELECT ruvector_classify_request(embedding := $1)"
     text, vector = REQUEST.encode(), float4_array(row[0])
     runs = {
         "SELECT 1": prepared(conn, "one", "SELECT 1", [], []),
         "route_results, text": prepared(conn, "by_text", by_text, [TEXT], [text]),
         "route_results, vector": prepared(conn, "by_vector", by_vector, [FLOAT4_ARRAY], [vector]),
+        "classification, vector": prepared(conn, "classes", classes, [FLOAT4_ARRAY], [vector]),
     }
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -318,12 +312,46 @@ def show(name: str, figure: dict[str, float], unit: str, goal: str) -> None:
     )
 
 
+def collected(result: dict[str, Any], rows: int) -> list[Figure]:
+    """The figures in the form that make bench collects."""
+
+    def line(name: str, figure: dict[str, float], unit: str, goal: str = "") -> Figure:
+        return Figure("join", name, figure["median"], unit, goal=goal)
+
+    def ratio(
+        name: str, figure: dict[str, float], value: tuple[str, str], baseline: str, goal: str = ""
+    ) -> Figure:
+        key, unit = value
+        apart = figure["q3"] - figure["q1"]
+        return Figure("join", name, figure[key], unit, baseline, figure["median"], apart, goal)
+
+    decision, joins = result["decision"], result["joins"]
+    us, s, one = ("microseconds", "us"), ("seconds", "s"), "prepared SELECT 1"
+    return [
+        ratio("route_results, text", decision["route_results, text"], us, one, "<= 2.2"),
+        ratio("route_results, binary vector", decision["route_results, vector"], us, one, "<= 1.4"),
+        ratio(
+            "ruvector_classify_request, binary vector",
+            decision["classification, vector"],
+            us,
+            one,
+            "<= 1.7",
+        ),
+        ratio(f"join of {rows:,} texts", joins["join"], s, "join with a trivial wrapper"),
+        *(
+            line(f"cancelling a join, {encoder}", figure, "ms")
+            for encoder, figure in result["cancel_ms"].items()
+        ),
+        line("memory, 1,000 agents and routes", result["memory_mb"], "MB", "<= 0.5"),
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pg", default="18", help="server: 18, 16 or 15")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rows", type=int, default=100_000, help="requests of a join")
-    parser.add_argument("--json", action="store_true")
+    figures.add_option(parser)
     args = parser.parse_args()
     if args.rounds < 9:
         parser.error("a median of fewer than 9 rounds says little")
@@ -332,9 +360,6 @@ def main() -> int:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with temporary_cluster(args.pg, {"jit": "off"}, extension=True) as cluster:
         result = measure(cluster, args.rounds, args.rows)
-    if args.json:
-        print(json.dumps(result))
-        return 0
     print(
         f"Postgres {result['pg']}, unix socket, one processor, {args.rounds} rounds, "
         f"{result['cpu']}\n"
@@ -343,6 +368,7 @@ def main() -> int:
     decision, joins = result["decision"], result["joins"]
     show("prepared, text", decision["route_results, text"], "x SELECT 1", "goal 2.4")
     show("prepared, vector", decision["route_results, vector"], "x SELECT 1", "goal 1.6")
+    show("classified, vector", decision["classification, vector"], "x SELECT 1", "goal 1.7")
     show(f"join of {args.rows} different texts", joins["join"], "x trivial", "goal 40")
     show("500 texts, without Memoize", joins["without Memoize"], "x with it", "goal 5 or more")
     show("first statement of a session", result["first_ms"], "ms", "goal 1.5")
@@ -350,6 +376,7 @@ def main() -> int:
     for encoder, figure in result["cancel_ms"].items():
         show(f"cancelling a join, {encoder}", figure, "ms", "goal 50")
     show("memory, 1,000 agents and routes", result["memory_mb"], "MB", "goal 1")
+    figures.write(args.json, collected(result, args.rows))
     return 0
 
 

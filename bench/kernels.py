@@ -15,24 +15,20 @@ import ctypes
 import itertools
 import json
 import os
-import platform
 import site
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from figures import PACKAGES, ROOT, Figure, add_option, compared, processor, write
 
 from tinydancer import Encoder, _kernels
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ROOT / "build" / "bench-packages"
 FLOOR = ROOT / "build" / "bench" / "floor.so"
 ENCODERS = {
     "minilm": ROOT / "build" / "encoders" / "minilm-l6-v2-1.tdenc",
@@ -45,20 +41,6 @@ SECONDS_A_PART = 0.001
 
 Array = npt.NDArray[Any]
 Call = Callable[[], object]
-
-
-@dataclass
-class Figure:
-    """One line: a time, and how many times another's it is (or how many times less)."""
-
-    area: str
-    name: str
-    value: float
-    unit: str
-    baseline: str
-    ratio: float | None
-    spread: float | None
-    goal: str
 
 
 # ---------------------------------------------------------------- measuring
@@ -92,23 +74,11 @@ def figure(
     seen: dict[str, list[float]], name: str, what: str, baseline: str, goal: str = ""
 ) -> Figure:
     """Compare two that were timed in turns; a goal of at least turns the ratio round."""
-    over, under = (baseline, what) if goal.startswith(">=") else (what, baseline)
-    ratios = [a / b for a, b in zip(seen[over], seen[under], strict=True)]
-    quarters = statistics.quantiles(ratios, n=4)
-    return Figure(
-        "kernels",
-        name,
-        statistics.median(seen[what]),
-        "us",
-        baseline,
-        statistics.median(ratios),
-        quarters[2] - quarters[0],
-        goal,
-    )
+    return compared("kernels", name, seen[what], "us", (baseline, seen[baseline]), goal)
 
 
 def share(name: str, value: float, goal: str = "") -> Figure:
-    return Figure("kernels", name, 100 * value, "%", "", None, None, goal)
+    return Figure("kernels", name, 100 * value, "%", goal=goal)
 
 
 # ---------------------------------------------------------------- what is measured against
@@ -325,16 +295,9 @@ def _exact(query: Array, rows: Array, scales: Array) -> object:
 # ---------------------------------------------------------------- report
 
 
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+    add_option(parser)
     args = parser.parse_args()
     if not PACKAGES.is_dir():
         print("bench/kernels.py needs what it compares with: make build/bench-packages/.done")
@@ -348,7 +311,7 @@ def main() -> int:
 
     floor = compile_floor()
     rng = np.random.default_rng(0)
-    print(f"{cpu_name()}, {_kernels.BEST_LEVEL}, one thread, median of {ROUNDS} rounds")
+    print(f"{processor()}, {_kernels.BEST_LEVEL}, one thread, median of {ROUNDS} rounds")
     print(f"{'':38} {'':12} {'ratio':>7} {'spread':>7} {'goal':7} against")
     figures: list[Figure] = []
     for area in (fastgrnn, matching, many):
@@ -357,8 +320,7 @@ def main() -> int:
             ratio = "" if one.ratio is None else f"{one.ratio:6.2f}x {one.spread:7.2f}"
             value = f"{one.value:9.2f} {one.unit:2}"
             print(f"{one.name:38} {value} {ratio:15} {one.goal:7} {one.baseline}")
-    if args.json is not None:
-        args.json.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
+    write(args.json, figures)
     return 0
 
 
