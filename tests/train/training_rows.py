@@ -16,7 +16,32 @@ CATEGORIES = {
     "cooking": ["a recipe for {} soup", "how to bake {} bread", "how long to boil {}"],
     "health": ["is {} good for my heart", "medicine against {}", "symptoms of {} fever"],
 }
-FILLERS = ["python", "java", "rust", "paris", "rome", "berlin", "potato", "onion", "rye", "rice", "asthma", "malaria", "winter", "summer", "cheap", "quick", "modern", "old", "small", "large", "simple", "strange", "favourite", "second"]
+FILLERS = [
+    "python",
+    "java",
+    "rust",
+    "paris",
+    "rome",
+    "berlin",
+    "potato",
+    "onion",
+    "rye",
+    "rice",
+    "asthma",
+    "malaria",
+    "winter",
+    "summer",
+    "cheap",
+    "quick",
+    "modern",
+    "old",
+    "small",
+    "large",
+    "simple",
+    "strange",
+    "favourite",
+    "second",
+]
 ADDED = {"translation": "and translate it into French", "summary": "and summarise the answer"}
 
 
