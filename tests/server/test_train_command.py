@@ -48,6 +48,7 @@ def labelled(db: Any, sense: bool = True) -> None:
 
 
 def own_models(db: Any) -> list[tuple[Any, ...]]:
+    """Kind, version (the built-in classifier has 1) and whether it is active."""
     with db.connect() as conn:
         return conn.execute(
             "SELECT kind, version, active FROM tinydancer.model WHERE NOT builtin ORDER BY 1, 2"
@@ -75,10 +76,10 @@ def test_trained_classifier_is_active_and_rolls_back(db: Any, tmp_path: Path) ->
         assert (tmp_path / name).read_text().startswith("# ")
     for name in ("reliability.png", "confusion.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    assert own_models(db) == [("classifier", 1, True)]
+    assert own_models(db) == [("classifier", 2, True)]
     with db.connect() as conn:
         row = conn.execute(
-            "SELECT category FROM ruvector_classify_request('book a flight to Rome') LIMIT 1"
+            "SELECT ruvector_classify_request('book a flight to Rome') ->> 'top_category'"
         ).fetchone()
         assert row == ("travel",)
         stored = conn.execute(
@@ -94,16 +95,16 @@ def test_trained_classifier_is_active_and_rolls_back(db: Any, tmp_path: Path) ->
             "SELECT count(DISTINCT checksum) FROM tinydancer.model WHERE NOT builtin"
         ).fetchone()
     assert same == (1,)
-    assert run("model", "activate", "classifier", 2, "--dsn", db.conninfo).returncode == 0
-    assert own_models(db) == [("classifier", 1, False), ("classifier", 2, True)]
-    refused = run("model", "drop", "classifier", 2, "--dsn", db.conninfo)
+    assert run("model", "activate", "classifier", 3, "--dsn", db.conninfo).returncode == 0
+    assert own_models(db) == [("classifier", 2, False), ("classifier", 3, True)]
+    refused = run("model", "drop", "classifier", 3, "--dsn", db.conninfo)
     assert refused.returncode == 1
-    assert 'cannot drop model "classifier" version 2' in refused.stderr
+    assert 'cannot drop model "classifier" version 3' in refused.stderr
     assert run("model", "deactivate", "classifier", "--dsn", db.conninfo).returncode == 0
-    assert run("model", "drop", "classifier", 2, "--dsn", db.conninfo).returncode == 0
-    assert own_models(db) == [("classifier", 1, False)]
+    assert run("model", "drop", "classifier", 3, "--dsn", db.conninfo).returncode == 0
+    assert own_models(db) == [("classifier", 2, False)]
     shown = run("model", "list", "--dsn", db.conninfo)
-    assert "classifier     1  static-1" in shown.stdout
+    assert "classifier     2  static-1" in shown.stdout
 
 
 @pytest.mark.parametrize("suffix", ["tdmodel", "safetensors"])
@@ -112,10 +113,10 @@ def test_exported_model_is_imported_with_its_figures(db: Any, tmp_path: Path, su
     done = run("train", "classifier", "--dsn", db.conninfo, "--query", QUERY)
     assert done.returncode == 0, done.stderr
     path = tmp_path / f"mine.{suffix}"
-    assert run("model", "export", "classifier", 1, path, "--dsn", db.conninfo).returncode == 0
+    assert run("model", "export", "classifier", 2, path, "--dsn", db.conninfo).returncode == 0
     done = run("model", "import", path, "--activate", "--dsn", db.conninfo)
     assert done.returncode == 0, done.stderr
-    assert own_models(db) == [("classifier", 1, False), ("classifier", 2, True)]
+    assert own_models(db) == [("classifier", 2, False), ("classifier", 3, True)]
     with db.connect() as conn:
         same = conn.execute(
             "SELECT count(DISTINCT (checksum, metrics)) FROM tinydancer.model WHERE NOT builtin"
@@ -137,7 +138,7 @@ def test_model_that_does_not_beat_its_baseline_is_refused_unless_forced(db: Any)
     assert "most frequent category has 0." in done.stderr
     assert own_models(db) == []
     assert run(*command, "--force").returncode == 0
-    assert own_models(db) == [("classifier", 1, True)]
+    assert own_models(db) == [("classifier", 2, True)]
 
 
 @pytest.mark.parametrize("how", ["interrupt", "cut"])
@@ -182,7 +183,10 @@ def test_interrupted_training_leaves_no_model_behind(db: Any, how: str) -> None:
         ("SELECT request, NULL FROM labelled", "a label is missing or is no text"),
         ("SELECT request, 'x' FROM labelled", "a classifier needs two categories"),
         ("SELECT request, category FROM labelled LIMIT 0", "there are no rows to learn from"),
-        ("SELECT request, category FROM labelled LIMIT 5", "there are too few labelled requests"),
+        (
+            "SELECT DISTINCT ON (category) request, category FROM labelled",
+            "there are too few labelled requests",
+        ),
         ("DELETE FROM labelled RETURNING *", "cannot execute DELETE in a read-only transaction"),
         ("SELEC", 'syntax error at or near "SELEC"'),
     ],
