@@ -139,6 +139,8 @@ def test_model_says_what_it_was_measured_to_be(trained: TrainedModel) -> None:
     assert metrics["ours_ci"][0] < metrics["ours"] < metrics["ours_ci"][1]
     assert metrics["n_train"] == 200
     assert metrics["n_test"] == 600
+    # Out of fold: there are no rows apart to speak of.
+    assert trained.basis == "200 rows, each measured by a model of the other 4 folds"
     assert sum(metrics["weights"].values()) == pytest.approx(1)
     assert metrics["best_single_quality"] < metrics["chosen_quality"] <= metrics["oracle_quality"]
     assert trained.spec.support.tolist() == [200, 200, 200]

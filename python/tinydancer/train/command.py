@@ -110,7 +110,7 @@ def _show(trained: TrainedModel, args: argparse.Namespace) -> None:
     m = trained.metrics
     low, high = m["ours_ci"]
     print(f"{trained.spec.task}: {len(trained.spec.names)} outputs, {len(trained.bytes):,} bytes")
-    print(f"learned from {m['n_train']} rows, measured on {m['n_test']} others")
+    print(f"learned from {trained.basis}")
     print(f"{m['metric']:24} {m['ours']:.4f}  (95 %: {low:.4f} to {high:.4f})")
     print(f"{m['baseline'][:24]:24} {m['baseline_value']:.4f}")
     print(f"{'calibration error':24} {m['ece']:.4f}")

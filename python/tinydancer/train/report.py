@@ -108,7 +108,7 @@ def _first_page(trained: TrainedModel, pictures: dict[str, Path]) -> str:
         rows.append({"figure": "AUROC of out-of-scope requests", "value": _number(m["oos_auroc"])})
     parts = [
         f"# A {task} model that {verdict}",
-        f"Learned from {m['n_train']} rows, measured on {m['n_test']} others. "
+        f"Learned from {trained.basis}. "
         f"{len(trained.spec.names)} outputs; encoder `{trained.spec.encoder_id}`; "
         f"seed {m['seed']}; {len(trained.bytes):,} bytes. "
         "In parentheses: 95 % bootstrap intervals.",

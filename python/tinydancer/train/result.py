@@ -54,7 +54,8 @@ class TrainedModel:
         bytes: its file, what ``tinydancer.add_model`` takes.
         metrics: JSON-able; at least ``n_train``, ``n_test``, ``seed``, ``metric`` (its name),
             ``ours``, ``ours_ci`` (95 %), ``baseline`` (its name), ``baseline_value``,
-            ``beats_baseline`` and ``ece``.
+            ``beats_baseline`` and ``ece``; ``folds`` where each row was measured by a model that
+            had not seen it, instead of on ``n_test`` rows apart.
         report_data: what the report draws.
     """
 
@@ -62,3 +63,12 @@ class TrainedModel:
     bytes: bytes
     metrics: dict[str, Any]
     report_data: ReportData = field(default_factory=ReportData)
+
+    @property
+    def basis(self) -> str:
+        """How many rows were learned from, and which the figures are of: part of a sentence."""
+        m = self.metrics
+        if "folds" in m:
+            other = m["folds"] - 1
+            return f"{m['n_train']} rows, each measured by a model of the other {other} folds"
+        return f"{m['n_train']} rows, measured on {m['n_test']} others"
