@@ -27,6 +27,20 @@ typedef struct TdChoices
 	td_choice *scratch; /* [n_agents] */
 } TdChoices;
 
+/* What has been read ahead of the requests that come next. */
+typedef struct TdAhead
+{
+	int request[TD_SCORE_TOGETHER]; /* in ascending order */
+	int n;
+	int at;				 /* the next one that will be asked for */
+	int looked;			 /* requests before this have been looked at */
+	float *embeddings;	 /* [TD_SCORE_TOGETHER][dim] */
+	td_embed_info info[TD_SCORE_TOGETHER];
+	float *products; /* [TD_SCORE_TOGETHER][n_phrases]; NULL: too few phrases for it to pay */
+	void *scratch;
+	size_t scratch_size;
+} TdAhead;
+
 /* The requests of a text[]. */
 typedef struct TdBatch
 {
@@ -38,6 +52,10 @@ typedef struct TdBatch
 	int at; /* the one that is being scored, from 0, for the error's context */
 	struct texts_hash *distinct;
 	uint32 n_distinct;
+	uint32 n_told; /* of those, how many the caller knows of */
+	bool has_terms; /* the router has the limits */
+	TdAhead ahead;
+	MemoryContext context;	   /* of the whole */
 	MemoryContext per_request; /* reset after each one */
 } TdBatch;
 
@@ -48,10 +66,15 @@ extern void tdpg_batch_init(TdBatch *batch, TdRouter *router, Datum array, const
 extern uint32 tdpg_batch_number(TdBatch *batch, int i, bool *is_new);
 
 /*
- * Score every agent for request i into the router's candidates.  An error says which element of what it
- * is about.
+ * Score every agent for request i into the router's candidates, or find the best one alone, into
+ * router->chosen.  An error says which element of what it is about.
+ *
+ * Requests are asked for in ascending order, each once: the ones that are different, when
+ * tdpg_batch_number() is asked which those are, else all.  Some are read ahead and multiplied with the
+ * phrases together, so an error may be about a later one.
  */
 extern void tdpg_batch_score(TdBatch *batch, int i);
+extern void tdpg_batch_decide(TdBatch *batch, int i);
 
 /* An empty list of choices for a registry of n_agents. */
 extern void tdpg_choices_init(TdChoices *choices, uint32 n_agents);

@@ -205,7 +205,7 @@ tdpg_embed(TdEmbedder *embedder, const td_encoder *encoder, TdText text, float *
 /* As many texts as go together from the first one on; returns their number. */
 static int
 embed_together(TdEmbedder *embedder, const td_encoder *encoder, const TdText *texts, int n,
-			   float *out, td_status *status)
+			   float *out, td_embed_info *info, td_status *status)
 {
 	const char *data[TD_EMBED_MAX_TEXTS];
 	size_t lens[TD_EMBED_MAX_TEXTS];
@@ -225,13 +225,17 @@ embed_together(TdEmbedder *embedder, const td_encoder *encoder, const TdText *te
 		elog(ERROR, "scratch of %zu bytes is too small", embedder->size);
 	finish(&job, out);
 	for (i = 0; i < (int) job.n_texts; i++)
+	{
 		status[i] = job.status[i];
+		if (info != NULL)
+			info[i] = job.info[i];
+	}
 	return (int) job.n_texts;
 }
 
 void
 tdpg_embed_many(TdEmbedder *embedder, const td_encoder *encoder, const TdText *texts, int n,
-				float *out, td_status *status)
+				float *out, td_embed_info *info, td_status *status)
 {
 	int i = 0;
 
@@ -240,12 +244,15 @@ tdpg_embed_many(TdEmbedder *embedder, const td_encoder *encoder, const TdText *t
 		float *vectors = out + (size_t) i * encoder->dim;
 
 		if (texts[i].len <= TOGETHER_SIZE)
-			i += embed_together(embedder, encoder, texts + i, n - i, vectors, status + i);
+			i += embed_together(embedder, encoder, texts + i, n - i, vectors,
+								info != NULL ? info + i : NULL, status + i);
 		else
 		{
-			td_embed_info info;
+			td_embed_info read;
 
-			status[i] = tdpg_embed(embedder, encoder, texts[i], vectors, &info);
+			status[i] = tdpg_embed(embedder, encoder, texts[i], vectors, &read);
+			if (info != NULL)
+				info[i] = read;
 			if (status[i] != TD_OK)
 				memset(vectors, 0, sizeof(float) * encoder->dim);
 			i++;

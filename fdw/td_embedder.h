@@ -23,9 +23,10 @@ extern td_status tdpg_embed(TdEmbedder *embedder, const td_encoder *encoder, TdT
 /*
  * The vectors of many texts, out[n][encoder->dim] and status[n]: faster than one by one with an
  * encoder that reads its weights once for several texts.  A text without a vector gets zeros.
+ * info[n], what was read of each, may be NULL.
  */
 extern void tdpg_embed_many(TdEmbedder *embedder, const td_encoder *encoder, const TdText *texts,
-							int n, float *out, td_status *status);
+							int n, float *out, td_embed_info *info, td_status *status);
 
 /* How many word pieces a text has, interrupts served. */
 extern td_status tdpg_count_pieces(const td_encoder *encoder, TdText text, size_t *n_pieces);

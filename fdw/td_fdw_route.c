@@ -39,7 +39,7 @@ typedef struct Decisions
 {
 	TdAnswers base;
 	TdRouter *router;
-	uint32 chosen; /* TD_NONE: nobody, or the row is out */
+	bool has_row; /* somebody was chosen, and the row is not out */
 } Decisions;
 
 static double
@@ -63,26 +63,24 @@ ask_decision(TdAnswers *answers, const TdInputs *inputs)
 {
 	Decisions *decisions = (Decisions *) answers;
 	TdRouter *router = decisions->router;
-	uint32 n = router->registry->view.n_agents;
 
-	decisions->chosen = TD_NONE;
-	if (!tdpg_router_score(router, inputs))
+	decisions->has_row = false;
+	if (!tdpg_router_decide(router, inputs))
 		return;
 	answers->n_requests++;
-	answers->n_scored += n;
-	decisions->chosen = td_score_best(router->candidates, n, &router->n_eligible);
+	answers->n_scored += router->registry->view.n_agents;
+	decisions->has_row = router->chosen.agent != TD_NONE;
 }
 
 static bool
 next_decision(TdAnswers *answers, Datum *values, bool *nulls)
 {
 	Decisions *decisions = (Decisions *) answers;
-	uint32 chosen = decisions->chosen;
 
-	if (chosen == TD_NONE)
+	if (!decisions->has_row)
 		return false;
-	decisions->chosen = TD_NONE;
-	tdpg_router_outputs(decisions->router, &decisions->router->candidates[chosen], 1,
+	decisions->has_row = false;
+	tdpg_router_outputs(decisions->router, &decisions->router->chosen, 1,
 						answers->wanted[TD_OUT_REASONING], values, nulls);
 	return true;
 }

@@ -151,7 +151,7 @@ pack_texts(const PhraseList *list, const int *places, int n, TdEmbedder *embedde
 	for (i = 0; i < n; i++)
 		texts[i] = list->rows[places[i]].text;
 	/* A text that cannot be embedded keeps a vector of zeros. */
-	tdpg_embed_many(embedder, encoder, texts, n, vectors, status);
+	tdpg_embed_many(embedder, encoder, texts, n, vectors, NULL, status);
 	for (i = 0; i < n; i++)
 		scales[places[i]] = td_vec_quantise(vectors + i * dim, dim, rows + places[i] * dim);
 }

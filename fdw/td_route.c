@@ -27,12 +27,12 @@ tdpg_router_create(MemoryContext context)
 	TdRouter *router = MemoryContextAllocZero(context, sizeof(TdRouter));
 	TdRegistry *registry = tdpg_registry_acquire(context);
 
+	router->context = context;
 	router->registry = registry;
 	router->embedding = tdpg_lent(context, sizeof(float) * registry->view.dim);
 	router->embedder = tdpg_embedder_create(context);
 	router->score_scratch_size = td_score_scratch_size(&registry->view);
 	router->score_scratch = tdpg_lent(context, router->score_scratch_size);
-	router->candidates = tdpg_lent(context, sizeof(td_candidate) * registry->view.n_agents);
 	router->model = tdpg_model_acquire(TD_TASK_QUALITY, registry->encoder, context);
 	if (router->model != NULL)
 	{
@@ -50,22 +50,20 @@ tdpg_router_create(MemoryContext context)
 	return router;
 }
 
-/* What the quality model says of the request whose vector is there. */
+/* What the quality model says of the request whose vector is there; text.data is NULL without text. */
 static void
-predict(TdRouter *router, const TdInputs *inputs)
+predict(TdRouter *router, TdText text)
 {
 	TdRegistry *registry = router->registry;
-	TdText text = {NULL, 0};
 	td_status status;
 
 	router->request.predicted = NULL;
 	router->request.outputs = router->outputs;
 	if (router->model == NULL)
 		return;
-	if (!inputs->values[TD_IN_REQUEST].isnull)
-		text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
 	status = tdpg_model_apply(router->model, tdpg_active_encoder_counter(registry->encoder), text,
-							  router->embedding, router->probability, router->model_scratch,
+							  router->request.embedding, router->probability,
+							  router->model_scratch,
 							  router->model_scratch_size);
 	if (status != TD_OK)
 		tdpg_error(status);
@@ -242,28 +240,24 @@ tdpg_router_embed(TdRouter *router, TdText text, float *out)
 	return status == TD_OK;
 }
 
-bool
-tdpg_router_score(TdRouter *router, const TdInputs *inputs)
+void
+tdpg_router_set_terms(TdRouter *router, const TdInputs *inputs)
 {
 	TdRegistry *registry = router->registry;
 	td_request *request = &router->request;
-	td_policy policy;
-	td_status status;
-
-	if (!has(inputs, TD_IN_REQUEST) && !has(inputs, TD_IN_EMBEDDING))
-		return false;
+	td_policy *policy = &router->policy;
 
 	router->objective = tdpg_registry_policy(
 		registry, has(inputs, TD_IN_OPTIMIZE_FOR)
 					  ? TextDatumGetCString(inputs->values[TD_IN_OPTIMIZE_FOR].value)
 					  : TD_DEFAULT_OBJECTIVE);
-	policy.cost_weight = router->objective->cost_weight;
-	policy.latency_weight = router->objective->latency_weight;
-	policy.quality_weight = router->objective->quality_weight;
-	policy.fit_weight = router->objective->fit_weight;
-	policy.per_dollar = router->objective->per_dollar;
-	policy.cost_scale = tdpg_cost_scale;
-	policy.latency_scale = tdpg_latency_scale;
+	policy->cost_weight = router->objective->cost_weight;
+	policy->latency_weight = router->objective->latency_weight;
+	policy->quality_weight = router->objective->quality_weight;
+	policy->fit_weight = router->objective->fit_weight;
+	policy->per_dollar = router->objective->per_dollar;
+	policy->cost_scale = tdpg_cost_scale;
+	policy->latency_scale = tdpg_latency_scale;
 
 	set_limits(request, inputs);
 	request->has_pool = has(inputs, TD_IN_POOL);
@@ -272,15 +266,84 @@ tdpg_router_score(TdRouter *router, const TdInputs *inputs)
 			tdpg_registry_pool(registry, TextDatumGetCString(inputs->values[TD_IN_POOL].value));
 	set_required(router, inputs);
 	set_excluded(router, inputs);
-	set_embedding(router, inputs);
-	predict(router, inputs);
+}
 
+/* Terms and vector of a request; false when there is nothing to route. */
+static bool
+set_request(TdRouter *router, const TdInputs *inputs)
+{
+	TdText text = {NULL, 0};
+
+	if (!has(inputs, TD_IN_REQUEST) && !has(inputs, TD_IN_EMBEDDING))
+		return false;
+	tdpg_router_set_terms(router, inputs);
+	set_embedding(router, inputs);
+	router->request.products = NULL;
+	if (router->model != NULL && has(inputs, TD_IN_REQUEST))
+		text = tdpg_text(inputs->values[TD_IN_REQUEST].value);
+	predict(router, text);
+	return true;
+}
+
+void
+tdpg_router_set_read(TdRouter *router, TdText text, const float *embedding,
+					 const td_embed_info *info, const float *products)
+{
+	router->request.embedding = embedding;
+	router->request.input_tokens = (double) info->n_tokens;
+	router->request.products = products;
+	router->info = *info;
+	router->has_info = true;
+	predict(router, text);
+}
+
+void
+tdpg_router_score_all(TdRouter *router)
+{
+	const TdRegistry *registry = router->registry;
+	td_status status;
+
+	if (router->candidates == NULL)
+		router->candidates =
+			tdpg_lent(router->context, sizeof(td_candidate) * registry->view.n_agents);
 	status = td_score_agents(&registry->view, registry->encoder->fit_mu, registry->encoder->fit_s,
-							 &policy, request, router->candidates, router->score_scratch,
-							 router->score_scratch_size);
+							 &router->policy, &router->request, router->candidates,
+							 router->score_scratch, router->score_scratch_size);
 	if (status != TD_OK)
 		tdpg_error(status);
 	tdpg_activity.requests_routed++;
+}
+
+void
+tdpg_router_decide_one(TdRouter *router)
+{
+	const TdRegistry *registry = router->registry;
+	td_status status =
+		td_score_decide(&registry->view, registry->encoder->fit_mu, registry->encoder->fit_s,
+						&router->policy, &router->request, &router->chosen, &router->n_eligible,
+						router->score_scratch, router->score_scratch_size);
+
+	if (status != TD_OK)
+		tdpg_error(status);
+	tdpg_activity.requests_routed++;
+}
+
+bool
+tdpg_router_score(TdRouter *router, const TdInputs *inputs)
+{
+	if (!set_request(router, inputs))
+		return false;
+	tdpg_router_score_all(router);
+	return true;
+}
+
+bool
+tdpg_router_decide(TdRouter *router, const TdInputs *inputs)
+{
+	router->chosen.agent = TD_NONE;
+	if (!set_request(router, inputs))
+		return false;
+	tdpg_router_decide_one(router);
 	return true;
 }
 

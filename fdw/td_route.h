@@ -71,12 +71,14 @@ typedef enum TdExplained
 /* One statement's router: a pinned registry, buffers, and the last request that was scored. */
 typedef struct TdRouter
 {
+	MemoryContext context; /* where all of it lives */
 	TdRegistry *registry;
 	float *embedding;
 	TdEmbedder *embedder;
 	void *score_scratch;
 	size_t score_scratch_size;
-	td_candidate *candidates; /* [n_agents] */
+	td_candidate *candidates; /* [n_agents]; NULL: all have never been scored */
+	td_candidate chosen;	  /* agent TD_NONE: nobody is eligible */
 	TdModel *model;			  /* of quality; NULL: none is active */
 	uint32 *outputs;		  /* [n_agents] each agent's output of the model */
 	float *probability;		  /* [outputs of the model] */
@@ -84,6 +86,7 @@ typedef struct TdRouter
 	void *model_scratch;
 	size_t model_scratch_size;
 	td_request request;
+	td_policy policy;
 	const TdPolicy *objective;
 	td_embed_info info;
 	bool has_info; /* a text was embedded */
@@ -97,10 +100,27 @@ extern TdRouter *tdpg_router_create(MemoryContext context);
 extern void tdpg_check_limits(const TdInputs *inputs);
 
 /*
- * Score every agent.  False when there is nothing to route: neither request nor embedding.
- * Raises errors about the inputs.  What it allocates per request is in the current context.
+ * Score every agent into router->candidates.  False when there is nothing to route: neither request nor
+ * embedding.  Raises errors about the inputs.  What it allocates per request is in the current context.
  */
 extern bool tdpg_router_score(TdRouter *router, const TdInputs *inputs);
+
+/*
+ * The same for who needs the best agent alone, into router->chosen and router->n_eligible: faster, and
+ * without memory for the others.
+ */
+extern bool tdpg_router_decide(TdRouter *router, const TdInputs *inputs);
+
+/*
+ * The same in steps, for many texts with the same limits: the objective and the limits, which may
+ * allocate in the current context what the requests read; then for each request what was read of its
+ * text (products as in td_request) and one of the two.
+ */
+extern void tdpg_router_set_terms(TdRouter *router, const TdInputs *inputs);
+extern void tdpg_router_set_read(TdRouter *router, TdText text, const float *embedding,
+								 const td_embed_info *info, const float *products);
+extern void tdpg_router_score_all(TdRouter *router);
+extern void tdpg_router_decide_one(TdRouter *router);
 
 /*
  * The vector of a text that is not the request, such as a part of it, into out[dim].  False, and

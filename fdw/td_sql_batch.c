@@ -185,13 +185,13 @@ result_of(BatchCall *call, int i, bool *is_new)
 	return &call->results[number];
 }
 
-/* Score request i in memory that its own context holds. */
+/* Score request i, or decide it, in memory that its own context holds. */
 static void
-score(BatchCall *call, int i)
+answer(BatchCall *call, int i, void (*how) (TdBatch *batch, int i))
 {
 	MemoryContext before = MemoryContextSwitchTo(call->batch.per_request);
 
-	tdpg_batch_score(&call->batch, i);
+	how(&call->batch, i);
 	MemoryContextSwitchTo(before);
 }
 
@@ -214,13 +214,9 @@ decide_each(BatchCall *call)
 		kept = result_of(call, i, &is_new);
 		if (is_new)
 		{
-			uint32 best;
-
-			score(call, i);
-			best = td_score_best(router->candidates, router->registry->view.n_agents,
-								 &kept->n_eligible);
-			if (best != TD_NONE)
-				kept->best = router->candidates[best];
+			answer(call, i, tdpg_batch_decide);
+			kept->best = router->chosen;
+			kept->n_eligible = router->n_eligible;
 			kept->info = router->info;
 		}
 		if (kept->best.agent == TD_NONE)
@@ -413,7 +409,7 @@ decide_together(FunctionCallInfo fcinfo, BatchCall *call)
 		kept = result_of(call, i, &is_new);
 		if (is_new)
 		{
-			score(call, i);
+			answer(call, i, tdpg_batch_score);
 			kept->info = router->info;
 			fallback = tdpg_grow(fallback, choices.n_groups, &fallback_room, sizeof(td_choice));
 			if (tdpg_choices_add(&choices, router, n_asked > TD_KNAPSACK_EXACT_ITEMS,

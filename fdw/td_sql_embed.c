@@ -215,7 +215,7 @@ tinydancer_embed_phrases(PG_FUNCTION_ARGS)
 						errhint("Pass a kind for each phrase.")));
 	for (i = 0; i < n; i++)
 		phrases[i] = phrase_of(pnstrdup(kinds[i].data, kinds[i].len), phrases[i]);
-	tdpg_embed_many(held->embedder, encoder, phrases, n, vectors, status);
+	tdpg_embed_many(held->embedder, encoder, phrases, n, vectors, NULL, status);
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	for (i = 0; i < n; i++)

@@ -51,19 +51,13 @@ ruvector_route(PG_FUNCTION_ARGS)
 	if (inputs.values[TD_IN_REQUEST].isnull && inputs.values[TD_IN_EMBEDDING].isnull)
 		return (Datum) 0;
 	router = statement_router(fcinfo);
-	if (tdpg_router_score(router, &inputs))
+	if (tdpg_router_decide(router, &inputs) && router->chosen.agent != TD_NONE)
 	{
-		uint32 best = td_score_best(router->candidates, router->registry->view.n_agents,
-									&router->n_eligible);
+		Datum values[TD_N_OUTPUTS];
+		bool nulls[TD_N_OUTPUTS];
 
-		if (best != TD_NONE)
-		{
-			Datum values[TD_N_OUTPUTS];
-			bool nulls[TD_N_OUTPUTS];
-
-			tdpg_router_outputs(router, &router->candidates[best], 1, true, values, nulls);
-			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-		}
+		tdpg_router_outputs(router, &router->chosen, 1, true, values, nulls);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;
 }

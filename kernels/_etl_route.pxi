@@ -168,6 +168,49 @@ cdef class _Reasons:
         return self.offsets, data
 
 
+@cython.final
+@cython.internal
+cdef class _Products:
+    """Products of several requests with all phrases, worked out together where that pays."""
+
+    cdef bint pays
+    cdef _Scratch scratch
+    cdef _Scratch rows
+    cdef const float *embeddings[td.TD_SCORE_TOGETHER]
+    cdef const float *row[td.TD_SCORE_TOGETHER]
+
+    def __cinit__(self, Registry registry):
+        cdef size_t row = registry.registry.n_phrases * sizeof(float)
+
+        self.pays = registry.registry.n_phrases >= td.TD_SCORE_TOGETHER_FROM
+        if self.pays:
+            self.scratch = _Scratch(td.td_score_products_scratch_size(&registry.registry))
+            self.rows = _Scratch(td.TD_SCORE_TOGETHER * row)
+
+    cdef void read(self, const td.td_registry *registry, _Requests requests, Py_ssize_t first,
+                   Py_ssize_t step) noexcept nogil:
+        """row[] of the requests from slot first on, before slot step."""
+        cdef float *out
+        cdef Py_ssize_t slot
+        cdef size_t n = 0
+
+        for slot in range(td.TD_SCORE_TOGETHER):
+            self.row[slot] = NULL
+        if not self.pays:
+            return
+        out = <float *> self.rows.start
+        for slot in range(first, min(step, first + td.TD_SCORE_TOGETHER)):
+            if requests.status[slot] == td.TD_OK:
+                self.embeddings[n] = requests.vectors + slot * requests.dim
+                self.row[slot - first] = out + n * registry.n_phrases
+                n += 1
+        if td.td_score_products(registry, self.embeddings, n, out, self.scratch.start,
+                                self.scratch.size) != td.TD_OK:
+            # Each of them says for itself what is wrong with it.
+            for slot in range(td.TD_SCORE_TOGETHER):
+                self.row[slot] = NULL
+
+
 def route_block(
     Registry registry not None,
     encoder,
@@ -225,9 +268,9 @@ def route_block(
     cdef Py_ssize_t n = requests.n
     cdef _Terms terms = _Terms(n, limits, objective, weights, pool, required, excluded, cost_scale,
                                latency_scale)
-    cdef _Scratch candidates = _Scratch(registry.registry.n_agents * sizeof(td.td_candidate))
     cdef _Scratch scratch = _Scratch(td.td_score_scratch_size(&registry.registry))
-    cdef td.td_candidate *scored = <td.td_candidate *> candidates.start
+    cdef _Products products = _Products(registry)
+    cdef td.td_candidate chosen
     cdef _Reasons reasons = _Reasons(registry, n, objectives) if reasoning else None
     cdef _Prediction prediction = None
     cdef bint predicts = model is not None
@@ -243,7 +286,6 @@ def route_block(
     cdef td.td_request request
     cdef td.td_policy policy
     cdef td.td_embed_info *info
-    cdef uint32_t best
     cdef uint32_t n_eligible = 0
     cdef Py_ssize_t first
     cdef Py_ssize_t i
@@ -277,11 +319,14 @@ def route_block(
             requests.read(first, step)
             for slot in range(step):
                 i = first + slot
+                if slot % td.TD_SCORE_TOGETHER == 0:
+                    products.read(&registry.registry, requests, slot, step)
                 status[i] = requests.status[slot]
                 if status[i] == td.TD_OK:
                     terms.fill(i, &request, &policy)
                     request.embedding = requests.vectors + slot * requests.dim
                     request.input_tokens = <double> requests.info[slot].n_tokens
+                    request.products = products.row[slot % td.TD_SCORE_TOGETHER]
                     if predicts:
                         text = NULL
                         length = 0
@@ -290,22 +335,21 @@ def route_block(
                             length = requests.offsets[i + 1] - requests.offsets[i]
                         status[i] = prediction.read(&registry.registry, text, length, &request)
                 if status[i] == td.TD_OK:
-                    status[i] = td.td_score_agents(&registry.registry, mu, s, &policy, &request,
-                                                   scored, scratch.start, scratch.size)
-                if status[i] == td.TD_OK:
-                    best = td.td_score_best(scored, registry.registry.n_agents, &n_eligible)
-                    if best != td.TD_NONE:
-                        agent[i] = best
-                        similarity[i] = scored[best].similarity
-                        quality[i] = scored[best].expected_quality
-                        cost[i] = scored[best].cost
-                        latency[i] = scored[best].latency
-                        if wanted:
-                            info = &requests.info[slot]
-                            if requests.has_vector != NULL and requests.has_vector[i]:
-                                info = NULL
-                            reasons.write(&scored[best], registry.registry.agents + best, &request,
-                                          terms.objective[i * terms.step], n_eligible, info)
+                    status[i] = td.td_score_decide(&registry.registry, mu, s, &policy, &request,
+                                                   &chosen, &n_eligible, scratch.start,
+                                                   scratch.size)
+                if status[i] == td.TD_OK and chosen.agent != td.TD_NONE:
+                    agent[i] = chosen.agent
+                    similarity[i] = chosen.similarity
+                    quality[i] = chosen.expected_quality
+                    cost[i] = chosen.cost
+                    latency[i] = chosen.latency
+                    if wanted:
+                        info = &requests.info[slot]
+                        if requests.has_vector != NULL and requests.has_vector[i]:
+                            info = NULL
+                        reasons.write(&chosen, registry.registry.agents + chosen.agent, &request,
+                                      terms.objective[i * terms.step], n_eligible, info)
                 if wanted:
                     reasons.ends[i + 1] = reasons.used
         PyErr_CheckSignals()

@@ -1840,6 +1840,54 @@ cdef class Registry:
         result.n_eligible = n_eligible
         return result
 
+    def products(self, embeddings):
+        """The products of several requests with every phrase, before they are cut to cosines.
+
+        Args:
+            embeddings: (n, dim) float32, unit length or zero.
+
+        Returns:
+            (n, n_phrases) float32: cosines of the quantised vectors.
+
+        Raises:
+            ShapeError: for another shape or element type.
+            NonFiniteError: for a NaN or an infinity.
+        """
+        cdef const float[:, ::1] rows = _float_rows(embeddings, "embeddings")
+        cdef Py_ssize_t n = rows.shape[0]
+        cdef _Scratch scratch = _Scratch(td.td_score_products_scratch_size(&self.registry))
+        cdef const float *row[td.TD_SCORE_TOGETHER]
+        cdef float[:, ::1] out
+        cdef Py_ssize_t first = 0
+        cdef Py_ssize_t count
+        cdef Py_ssize_t i
+        cdef td.td_status status = td.TD_OK
+
+        if rows.shape[1] != self.registry.dim:
+            raise errors.ShapeError(
+                "embeddings must be rows of the registry's dimension",
+                f"They have {rows.shape[1]} elements, phrases {self.registry.dim}.",
+            )
+        result = np.empty((n, self.registry.n_phrases), dtype=np.float32)
+        if result.size == 0:
+            return result
+        out = result
+        with nogil:
+            while first < n:
+                count = min(n - first, <Py_ssize_t> td.TD_SCORE_TOGETHER)
+                for i in range(count):
+                    row[i] = &rows[first + i, 0]
+                status = td.td_score_products(&self.registry, row, count, &out[first, 0],
+                                              scratch.start, scratch.size)
+                if status != td.TD_OK:
+                    break
+                first += count
+        if status == td.TD_ERR_NONFINITE:
+            _raise(status, "There is one in the embeddings.")
+        if status != td.TD_OK:
+            _raise(status)
+        return result
+
     def relevance(self, queries, phrase, names, *, double mu, double s):
         """How much a request asks for each capability, and when in the course of the work.
 

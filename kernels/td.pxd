@@ -292,9 +292,12 @@ cdef extern from "tinydancer.h" nogil:
         double min_expected_quality
         const double *predicted
         const uint32_t *outputs
+        const float *products
 
     enum:
         TD_N_LIMITS
+        TD_SCORE_TOGETHER
+        TD_SCORE_TOGETHER_FROM
 
     const char *td_limit_name(unsigned i)
 
@@ -318,6 +321,13 @@ cdef extern from "tinydancer.h" nogil:
     td_status td_score_agents(const td_registry *registry, double mu, double s,
                               const td_policy *policy, const td_request *request,
                               td_candidate *out, void *scratch, size_t scratch_size)
+    td_status td_score_decide(const td_registry *registry, double mu, double s,
+                              const td_policy *policy, const td_request *request,
+                              td_candidate *chosen, uint32_t *n_eligible, void *scratch,
+                              size_t scratch_size)
+    size_t td_score_products_scratch_size(const td_registry *registry)
+    td_status td_score_products(const td_registry *registry, const float **embeddings, size_t n,
+                                float *out, void *scratch, size_t scratch_size)
     int td_score_predict(const td_registry *registry, const uint32_t *outputs, const float *p,
                          double *predicted)
     uint32_t td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_eligible)

@@ -2,7 +2,7 @@
  * td_math.h - transcendental functions of the kernel, written here because those of libm change
  * their last bits between versions and machines, and every result must be the same in both shells.
  *
- * Numbers in, numbers out.  Internal: called by td_vec.c and td_score.c.
+ * Numbers in, numbers out.  Internal: called by td_vec.c and td_score_body.h, among others.
  *
  * The float functions are inline and without branches, so that a loop over them is vectorised; a
  * vectorised loop does the same IEEE operations on each element and so gives the same bits.
@@ -24,6 +24,25 @@
  * -745.133219, gradual underflow between, NaN for NaN.
  */
 double td_exp(double x);
+
+/*
+ * The parts of td_exp(), which td_score_body.h applies to several numbers at once.
+ *
+ * x = k ln 2 + r with |r| <= ln(2) / 2, k by adding TD_ROUND_MAGIC_DOUBLE.  The high part of ln 2
+ * has 33 bits, so its product with k is exact (fdlibm, e_exp.c).  The series, from the
+ * highest power down, is (exp(r) - 1 - r) / r^2 by Taylor; what is left out is below 2^-60.
+ */
+#define TD_EXP_MOST 709.782712893384
+#define TD_LOG2_E 0x1.71547652b82fep+0
+#define TD_LN2_HIGH 0x1.62e42feep-1
+#define TD_LN2_LOW 0x1.a39ef35793c76p-33
+#define TD_ROUND_MAGIC_DOUBLE 0x1.8p52
+#define TD_EXP_TERMS 12
+static const double td_exp_series[TD_EXP_TERMS] = {
+	1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
+	1.0 / 362880.0,		1.0 / 40320.0,	   1.0 / 5040.0,	 1.0 / 720.0,
+	1.0 / 120.0,		1.0 / 24.0,		   1.0 / 6.0,		 0.5,
+};
 
 static inline uint32_t
 td_float_bits(float x)

@@ -179,6 +179,7 @@ class Registry:
         outputs: _UInt32 | None = None,
         probabilities: _Float32 | None = None,
     ) -> Scores: ...
+    def products(self, embeddings: _Float32) -> _Float32: ...
     def relevance(
         self,
         queries: _Float32,

@@ -178,6 +178,121 @@ def test_candidates_have_the_same_bits_at_every_level(rng: np.random.Generator) 
         assert got.tobytes() == want.tobytes(), level
 
 
+@pytest.mark.parametrize("dim", [1, 3, 8, 64, 100, 128, 384])
+def test_products_of_several_requests_have_the_bits_of_each_alone(
+    rng: np.random.Generator, dim: int
+) -> None:
+    rows = rng.integers(-128, 128, (83, dim)).astype(np.int8)
+    scales = rng.random(83).astype(np.float32)
+    requests = rng.standard_normal((21, dim)).astype(np.float32)
+    requests[5] = 0.0
+    operands = [_kernels.quantise(request) for request in requests]
+    want = np.stack(
+        [
+            (rows.astype(np.int64) @ q.astype(np.int64)).astype(np.float32)
+            * (np.float32(scale) * scales)
+            for q, scale in operands
+        ]
+    )
+    for level in LEVELS:
+        for n_phrases in (0, 1, 16, 83):
+            registry = _kernels.Registry(
+                np.zeros(0, dtype=_kernels.AGENT_DTYPE),
+                [],
+                rows[:n_phrases],
+                scales[:n_phrases],
+                [""] * n_phrases,
+                level=level,
+            )
+            for n in (0, 1, 16, 21):
+                got = registry.products(requests[:n])
+                assert got.tobytes() == want[:n, :n_phrases].tobytes(), (level, n_phrases, n)
+
+
+def test_products_of_other_vectors_are_refused(rng: np.random.Generator) -> None:
+    registry = pack(random_agents(rng, 4))
+    with pytest.raises(ShapeError, match="rows of the registry's dimension"):
+        registry.products(np.zeros((2, registry.dim + 1), dtype=np.float32))
+    with pytest.raises(NonFiniteError):
+        registry.products(np.full((2, registry.dim), np.nan, dtype=np.float32))
+
+
+def decisions(
+    registry: _kernels.Registry, queries: np.ndarray, weights: list[float], limits: list[float]
+) -> dict[str, Any]:
+    """What route_block() says, which looks for the best agent alone."""
+    return _kernels.route_block(
+        registry,
+        None,
+        vectors=(queries, np.ones(len(queries), dtype=np.uint8)),
+        mu=0.3,
+        s=0.06,
+        limits=np.array([limits]),
+        objective=np.zeros(1, dtype=np.uint32),
+        objectives=["any"],
+        weights=np.array([weights]),
+        pool=np.full(1, -1, dtype=np.int64),
+        reasoning=True,
+    )
+
+
+@pytest.mark.parametrize("n_agents", [0, 1, 7, 25, 64, 200])
+@pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
+def test_decision_alone_is_the_best_of_all_candidates(
+    rng: np.random.Generator, n_agents: int, known: float
+) -> None:
+    agents = random_agents(rng, n_agents)
+    for one in agents:
+        # Unknown figures count as the greatest known one: none, some or all may be unknown.
+        if rng.random() >= known:
+            one["cost_per_1k_tokens"] = one["cost_per_1k_output_tokens"] = None
+            one["cost_per_call"] = one["cost_per_second"] = None
+        if rng.random() >= known:
+            one["avg_latency_ms"] = None
+    # Ties: equals in everything but price, or in all.
+    for i in range(0, n_agents - 1, 5):
+        agents[i + 1] = dict(agents[i], cost_per_call=agents[i]["cost_per_call"])
+    queries = np.stack([unit(rng) for _ in range(40)])
+    unlimited = [np.inf, np.inf, np.inf, -np.inf, -np.inf]
+    for weights in ([0.3, 0.3, 0.4, 0.0, 0.0], [0, 0, 0, 0, 0], [1, 0, 0, 0.2, 1]):
+        for limits in (unlimited, [0.05, np.inf, 2500.0, 0.2, 0.05]):
+            for level in LEVELS:
+                registry = pack(agents, level)
+                found = decisions(registry, queries, list(map(float, weights)), limits)
+                ends, sentences = found["reasoning"]
+                for i, query in enumerate(queries):
+                    scores = registry.score(
+                        query,
+                        mu=0.3,
+                        s=0.06,
+                        **dict(zip(_kernels.BLOCK_WEIGHTS[:4], weights[:4], strict=True)),
+                        per_dollar=bool(weights[4]),
+                        **dict(zip(_kernels.BLOCK_LIMITS, limits, strict=True)),
+                    )
+                    sentence = bytes(sentences[ends[i] : ends[i + 1]]).decode()
+                    if scores.best is None:
+                        assert found["agent"][i] == _kernels.NONE
+                        assert sentence == ""
+                        continue
+                    best = scores.candidates[scores.best]
+                    assert found["agent"][i] == scores.best
+                    for name in ("similarity", "expected_quality", "cost", "latency"):
+                        assert found[name][i].tobytes() == best[name].tobytes()
+                    assert sentence == scores.reason(scores.best, "any", 1)
+
+
+@pytest.mark.parametrize("s", [1e-9, 1e-3, 0.06, 1e3, 1e300])
+def test_fit_is_the_logistic_of_the_margin(rng: np.random.Generator, s: float) -> None:
+    agents = random_agents(rng, 60)
+    for level in LEVELS:
+        got = pack(agents, level).score(unit(rng), mu=0.1, s=s).candidates
+        x = (got["similarity"].astype(np.float64) - 0.1) / s
+        with np.errstate(over="ignore"):
+            want = 1.0 / (1.0 + np.exp(-x))
+        np.testing.assert_allclose(got["fit"], want, rtol=1e-14, atol=0)
+        assert (got["fit"][x < -709.79] == 0.0).all()
+
+
 def test_best_and_order_of_random_registries_follow_score_cost_and_number(
     rng: np.random.Generator,
 ) -> None:

@@ -98,6 +98,51 @@ def test_batches_have_the_same_bits(
     assert rows == [tuple(getattr(d, name) for name in BATCH) for d in decisions]
 
 
+@pytest.mark.parametrize("n_agents", [3, 14])
+@pytest.mark.parametrize("limits", [{}, {"optimize_for": "cost", "max_cost": 0.002}], ids=str)
+def test_batch_decides_as_each_request_alone(
+    registry: Any, texts: list[str], n_agents: int, limits: dict[str, Any]
+) -> None:
+    # Requests are read ahead: repeats near and far, and absent ones, must not shift them.
+    requests: list[str | None] = []
+    for i, text in enumerate(texts):
+        requests += [text] if i % 3 else [text, None, texts[i // 2], text]
+    named = "".join(f", {name} := %({name})s" for name in limits)
+    decided = ", ".join(BATCH[2:])
+    with registry.transaction(force_rollback=True):
+        # With few phrases, requests are multiplied with them one by one.
+        registry.execute(
+            "DELETE FROM tinydancer.agent WHERE name NOT IN "
+            "(SELECT name FROM tinydancer.agent ORDER BY name LIMIT %s)",
+            (n_agents,),
+        )
+        together = registry.execute(
+            f"SELECT request_index, {decided} "
+            f"FROM ruvector_batch_route(%(requests)s::text[]{named})",
+            {"requests": requests, **limits},
+        ).fetchall()
+        alone = registry.execute(
+            f"SELECT number::integer, {decided} "
+            "FROM unnest(%(requests)s::text[]) WITH ORDINALITY AS asked(body, number), "
+            f"ruvector_route(body{named})",
+            {"requests": requests, **limits},
+        ).fetchall()
+    assert together == alone
+    assert len(together) > 100
+
+
+def test_error_in_a_batch_names_its_element(registry: Any, texts: list[str]) -> None:
+    for target in ("balanced", "total_cost"):
+        for i in (0, 5, 16, 37, 59):
+            with pytest.raises(psycopg.errors.InvalidParameterValue) as found:
+                registry.execute(
+                    "SELECT * FROM ruvector_batch_route(%s::text[], %s)",
+                    ([None, *texts[:i], " ", *texts[i:]], target),
+                )
+            assert found.value.diag.context is not None
+            assert f"routing element {i + 2} of requests" in found.value.diag.context
+
+
 def test_errors_of_infeasible_plans_are_worded_alike(
     registry: Any, router: Router, texts: list[str]
 ) -> None:
