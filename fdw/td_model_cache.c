@@ -119,25 +119,26 @@ tdpg_model_cache_init(void)
 	snprintf(folders[n_folders++], MAXPGPATH, "%s/share/tinydancer", module);
 }
 
-static void
-encoder_path(const char *id, char *path)
+/* Where the encoder's file is, or where errors say that it is not; whether it is, and its stat(). */
+static bool
+find_file(const char *id, char *path, struct stat *st)
 {
-	struct stat st;
 	int i;
 
 	if (tdpg_encoder_dir != NULL && tdpg_encoder_dir[0] != '\0')
 	{
 		snprintf(path, MAXPGPATH, "%s/%s%s", tdpg_encoder_dir, id, SUFFIX);
-		return;
+		return stat(path, st) == 0;
 	}
 	for (i = 0; i < n_folders; i++)
 	{
 		snprintf(path, MAXPGPATH, "%s/%s%s", folders[i], id, SUFFIX);
-		if (stat(path, &st) == 0)
-			return;
+		if (stat(path, st) == 0)
+			return true;
 	}
 	/* In nobody's folder: errors name the server's own. */
 	snprintf(path, MAXPGPATH, "%s/%s%s", folders[0], id, SUFFIX);
+	return false;
 }
 
 const char *
@@ -146,8 +147,7 @@ tdpg_encoder_default_id(void)
 	char path[MAXPGPATH];
 	struct stat st;
 
-	encoder_path("minilm-l6-v2-1", path);
-	return stat(path, &st) == 0 ? "minilm-l6-v2-1" : "static-1";
+	return find_file("minilm-l6-v2-1", path, &st) ? "minilm-l6-v2-1" : "static-1";
 }
 
 static bool
@@ -333,7 +333,7 @@ tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault)
 		snprintf(fault->hint, sizeof(fault->hint), "The shipped encoder is \"static\".");
 		return NULL;
 	}
-	encoder_path(id, path);
+	(void) find_file(id, path, &st);
 	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
 	if (fd < 0)
 	{
@@ -371,10 +371,9 @@ tdpg_encoder_is_current(const TdEncoderFile *file, const char *id)
 
 	if (strcmp(id, TD_EXTERNAL_ENCODER) == 0)
 		return true;
-	encoder_path(id, path);
-	if (file == NULL)
-		return stat(path, &st) != 0;
-	return strcmp(path, file->path) == 0 && stat(path, &st) == 0 && same_file(file, &st);
+	if (!find_file(id, path, &st))
+		return file == NULL;
+	return file != NULL && strcmp(path, file->path) == 0 && same_file(file, &st);
 }
 
 const td_encoder *
