@@ -15,9 +15,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "td_encoder_copy.h"
 #include "td_error.h"
@@ -26,6 +28,12 @@
 
 #define SUFFIX ".tdenc"
 
+/*
+ * Microseconds within which a file that was looked at is not looked at again: stat() takes as long as
+ * half a decision.  A client that replaces the file between two statements needs longer.
+ */
+#define LOOK_INTERVAL 200
+
 struct TdEncoderFile
 {
 	struct TdEncoderFile *next; /* in the list of mapped files */
@@ -33,6 +41,8 @@ struct TdEncoderFile
 	TdMapping map;
 	int pins;
 	struct stat stat; /* of the file when it was mapped */
+	TimestampTz looked_at; /* start of the statement that last found it on disk */
+	uint64 dir_changes; /* tdpg_encoder_dir_changes at that time */
 	char path[MAXPGPATH];
 };
 
@@ -364,16 +374,25 @@ tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault)
 }
 
 bool
-tdpg_encoder_is_current(const TdEncoderFile *file, const char *id)
+tdpg_encoder_is_current(TdEncoderFile *file, const char *id)
 {
+	TimestampTz now = GetCurrentStatementStartTimestamp();
 	char path[MAXPGPATH];
 	struct stat st;
 
 	if (strcmp(id, TD_EXTERNAL_ENCODER) == 0)
 		return true;
+	/* Clocks are set back, too. */
+	if (file != NULL && file->dir_changes == tdpg_encoder_dir_changes && now >= file->looked_at &&
+		now - file->looked_at < LOOK_INTERVAL)
+		return true;
 	if (!find_file(id, path, &st))
 		return file == NULL;
-	return file != NULL && strcmp(path, file->path) == 0 && same_file(file, &st);
+	if (file == NULL || strcmp(path, file->path) != 0 || !same_file(file, &st))
+		return false;
+	file->looked_at = now;
+	file->dir_changes = tdpg_encoder_dir_changes;
+	return true;
 }
 
 const td_encoder *
