@@ -34,6 +34,8 @@ AREAS = {
     "decision": ["decision.py"],
     "join": ["join.py"],
     "batch": ["batch.py"],
+    "pgvector": ["pgvector.py"],
+    "plpython": ["plpython.py"],
     "concurrency": ["concurrency.py"],
     "cold_start": ["cold_start.py"],
     "growth": ["growth.py"],
