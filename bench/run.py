@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from draw import draw
+from draw_growth import draw as draw_growth
 from figures import ROOT, Figure, processor, read
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +40,7 @@ AREAS = {
     "concurrency": ["concurrency.py"],
     "cold_start": ["cold_start.py"],
     "growth": ["growth.py"],
+    "growth_log": ["growth_log.py"],
 }
 # Longer ones, run when named; they print their own tables.
 BY_NAME = {name: [f"{name}.py"] for name in ("analytics", "doors", "etl", "quality", "routes")}
@@ -147,6 +149,7 @@ def main() -> int:
         document = {"command": command, **about, "figures": [asdict(one) for one in figures]}
         (ROOT / "build" / "bench.json").write_text(json.dumps(document, indent=2) + "\n")
         draw(figures, ROOT / "build" / "bench.png")
+        draw_growth(figures, ROOT / "build" / "growth.png")
         console.print("written: build/bench.json, build/bench.png")
     if failures:
         console.print(f"[red]failed: {', '.join(failures)}[/]")
