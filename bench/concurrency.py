@@ -144,6 +144,14 @@ def measure(
     figures, table = [], []
     apart = {name: [1e6 / rate for rate in rates] for name, (rates, _) in ended.items()}
     for name, (rates, each) in ended.items():
+
+        def add(
+            series: str, what: str, value: float, unit: str, goal: str = "", load: str = name
+        ) -> None:
+            series = f"{load}, {series}"
+            one = Figure("concurrency", what, value, unit, goal=goal, series=series, size=clients)
+            figures.append(one)
+
         percentiles = {"": np.percentile(each[:, 0], [50, 99]) / 1e3}
         ratio = ""
         if name != ONE:
@@ -153,13 +161,14 @@ def measure(
             baseline = (f"SELECT 1, clients: {clients}", apart[ONE])
             one = compared("concurrency", what, apart[name], "us", baseline, goal or ">=", True)
             one.goal, one.value, one.unit = goal, statistics.median(rates), "tps"
-            one.series, one.size = f"{name}, throughput by SELECT 1's", clients
+            one.series, one.size = f"{name}, rate", clients
             figures.append(one)
             ratio = f"{one.ratio:5.2f} {one.spread:5.2f}"
             more = memory[name] - memory[ONE]
             goal = "<= 0.5" if name == ROUTING and clients == 64 else ""
-            said = f"private memory above SELECT 1's, {what}"
-            figures.append(Figure("concurrency", said, more, "MB", goal=goal))
+            add("memory", f"private memory above SELECT 1's, {what}", more, "MB", goal)
+        else:
+            add("rate", f"{name}, clients: {clients}", statistics.median(rates), "tps")
         if name == MIXED:
             for number, part in enumerate(PARTS):
                 chosen = each[each[:, 1] == number, 0]
@@ -169,7 +178,7 @@ def measure(
             what = ", ".join(filter(None, (NAMES.get(name, name), part)))
             for percent, value in zip((50, 99), pair, strict=True):
                 said = f"{what}, clients: {clients}, p{percent}"
-                figures.append(Figure("concurrency", said, float(value), "ms"))
+                add(", ".join(filter(None, (part, f"p{percent}"))), said, float(value), "ms")
             head = f"{clients:7} {name:10} {part:10}"
             rate = "" if part else f"{statistics.median(rates):9,.0f} {ratio:11}"
             table.append(

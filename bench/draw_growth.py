@@ -93,5 +93,6 @@ def draw(figures: Iterable[Figure], path: Path) -> None:
         axes.set_xlabel(AXES[area], fontsize=9)
         axes.grid(color="#e4e4e4")
         axes.legend(frameon=False, fontsize=8, loc="upper left")
+    picture.suptitle("what rises more steeply than the dotted line grows worse than linearly")
     picture.savefig(path, dpi=110)
     plt.close(picture)

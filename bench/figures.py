@@ -30,7 +30,8 @@ class Figure:
     rounds' ratios.  A goal without a ratio is the value's.
 
     ``floor`` says that the baseline is what the value cannot get below on this machine, measured in
-    the same run.  ``series`` and ``size`` make it a point of build/growth.png.
+    the same run.  What is not ``drawn`` is not in build/bench.png: a comparison with ours in
+    another way, or a bound below the floor.  ``series`` and ``size`` make it a point of a growth.
     """
 
     area: str
@@ -42,6 +43,7 @@ class Figure:
     spread: float | None = None
     goal: str = ""
     floor: bool = False
+    drawn: bool = True
     series: str = ""
     size: float | None = None
 
@@ -128,6 +130,11 @@ def from_ratios(
         )
         for row, name in names.items()
     ]
+
+
+def number(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def processor() -> str:

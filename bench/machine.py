@@ -86,7 +86,10 @@ def bounds(
 ) -> list[Figure]:
     """Ours by each bound, with its goal; the bound that takes longest is the physical floor."""
     highest = max((bound for bound, _ in others), key=lambda bound: float(np.median(seen[bound])))
-    return [
-        compared(area, name, seen[what], unit, (bound, seen[bound]), goal, bound == highest)
-        for bound, goal in others
-    ]
+    result = []
+    for bound, goal in others:
+        baseline = (bound, seen[bound])
+        one = compared(area, name, seen[what], unit, baseline, goal, bound == highest)
+        one.drawn = one.floor or goal != ""
+        result.append(one)
+    return result

@@ -43,7 +43,9 @@ AREAS = {
     "growth_log": ["growth_log.py"],
 }
 # Longer ones, run when named; they print their own tables.
-BY_NAME = {name: [f"{name}.py"] for name in ("analytics", "doors", "etl", "quality", "routes")}
+BY_NAME = {
+    name: [f"{name}.py"] for name in ("analytics", "doors", "etl", "quality", "routes", "warm_path")
+}
 SECONDS = 180  # limit of one program
 SECONDS_BY_NAME = 1800
 
@@ -132,6 +134,7 @@ def main() -> int:
     console = Console()
     LOG.mkdir(parents=True, exist_ok=True)
     about = circumstances()
+    start = time.monotonic()
     figures: list[Figure] = []
     failures: list[str] = []
     for area in args.areas or AREAS:
@@ -146,11 +149,18 @@ def main() -> int:
         wide = console if console.is_terminal else Console(width=160)
         wide.print(table(figures))
         command = " ".join(["make bench", *(f"AREA={area}" for area in args.areas)])
-        document = {"command": command, **about, "figures": [asdict(one) for one in figures]}
+        document = {
+            "command": command,
+            **about,
+            "load_at_end": os.getloadavg()[0],
+            "seconds": time.monotonic() - start,
+            "areas": args.areas or list(AREAS),
+            "figures": [asdict(one) for one in figures],
+        }
         (ROOT / "build" / "bench.json").write_text(json.dumps(document, indent=2) + "\n")
         draw(figures, ROOT / "build" / "bench.png")
         draw_growth(figures, ROOT / "build" / "growth.png")
-        console.print("written: build/bench.json, build/bench.png")
+        console.print("written: build/bench.json, build/bench.png, build/growth.png")
     if failures:
         console.print(f"[red]failed: {', '.join(failures)}[/]")
     return 1 if failures else 0

@@ -6,7 +6,7 @@ classification from one.  The statements take turns; in half of them the session
 processor is read from the system, in the others `perf record` notes which function it is in.  The
 function's name says what it belongs to: that of ours by the source file that defines it, that of
 Postgres by GROUPS.  Printed is a table in Markdown, microseconds a call: time on the processor,
-shared out by the samples.  What a compiler has inlined counts for the function around it.
+shared out by the samples; bench/markdown.py puts it into the page.  What a compiler has inlined counts for the function around it.
 
 Needs perf, and the right to watch a processor: root, or kernel.perf_event_paranoid below 1.
 
@@ -38,6 +38,8 @@ from figures import ROOT, processor
 from join import FLOAT4_ARRAY, TEXT, float4_array, prepared
 
 from tinydancer.server import temporary_cluster
+
+PROFILE = ROOT / "build" / "bench" / "warm_path.md"
 
 TURN_SECONDS = 0.6
 SAMPLES_A_SECOND = 8000
@@ -232,7 +234,10 @@ def main() -> int:
     files = source_of()
     samples = min(counter.total() for counter in seen.values())
     print(f"Postgres {args.pg}, one processor, {processor()}, at least {samples:,} samples each\n")
-    print("\n".join(table(taken, seen, files)))
+    lines = table(taken, seen, files)
+    print("\n".join(lines))
+    PROFILE.parent.mkdir(parents=True, exist_ok=True)
+    PROFILE.write_text("\n".join(lines) + "\n")
     if args.symbols:
         for name, counter in seen.items():
             print(f"\n{name}")
