@@ -13,7 +13,7 @@ endif
 # ------------------------------------------------------------------ first half: the Postgres module
 
 # The developer's goals must work where no pg_config exists, so PGXS is left out for them.
-DEV_GOALS := help venv dev test demo bench lint format clean distclean
+DEV_GOALS := help venv dev test demo bench bench-tables lint format clean distclean
 ifeq ($(ROOT),$(CURDIR))
 ifneq ($(MAKECMDGOALS),)
 ifeq ($(filter-out $(DEV_GOALS) build/% .venv/%,$(MAKECMDGOALS)),)
@@ -161,6 +161,7 @@ help:
 	@echo 'make dev             .venv, editable install, the module for every server; does only what is due'
 	@echo 'make lint            the checkers alone;  make format  rewrites sources the way they want'
 	@echo 'make bench           the benchmarks; make bench AREA=kernels  one area in two minutes'
+	@echo 'make bench-tables    docs/performance.md gets the figures of the last make bench'
 	@echo 'make clean           removes what was built;  make distclean  also .venv'
 	@echo
 	@echo 'make PG_CONFIG=...   the module for one server, then: sudo make install PG_CONFIG=...'
@@ -267,6 +268,8 @@ build/bench-packages/.done: bench/requirements.txt $(VENV)/.run
 	@touch $@
 bench: dev build/bench-packages/.done
 	@$(VENVPY) bench/run.py $(AREA)
+bench-tables: $(VENV)/.dev
+	@$(VENVPY) bench/markdown.py
 
 clean: clean-built
 clean-built:

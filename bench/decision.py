@@ -133,7 +133,7 @@ def main() -> int:
     figures.write(
         args.json,
         figures.from_ratios(
-            "decision", names, result, "us", "microseconds", "prepared SELECT 1", GOALS
+            "decision", names, result, "us", "microseconds", "prepared SELECT 1", GOALS, floor=True
         ),
     )
     return 0

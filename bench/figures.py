@@ -28,6 +28,10 @@ class Figure:
     The ratio is ours by the baseline's, and less is better; with a goal of at least (">= 8") it is
     turned round, and more is better.  The spread is the distance between the quartiles of the
     rounds' ratios.  A goal without a ratio is the value's.
+
+    ``floor`` says that the baseline is what the value cannot get below on this machine, measured in
+    the same run.  What is not ``drawn`` is not in build/bench.png: a comparison with ours in
+    another way, or a bound below the floor.  ``series`` and ``size`` make it a point of a growth.
     """
 
     area: str
@@ -38,6 +42,10 @@ class Figure:
     ratio: float | None = None
     spread: float | None = None
     goal: str = ""
+    floor: bool = False
+    drawn: bool = True
+    series: str = ""
+    size: float | None = None
 
     @property
     def more_is_better(self) -> bool:
@@ -56,8 +64,13 @@ class Figure:
         wanted = self.wanted
         if wanted is None:
             return None
-        measured = self.value if self.ratio is None else self.ratio
+        measured = self.measured
         return measured >= wanted if self.more_is_better else measured <= wanted
+
+    @property
+    def measured(self) -> float:
+        """What the goal is about."""
+        return self.value if self.ratio is None else self.ratio
 
 
 def spread(values: Sequence[float]) -> float:
@@ -73,13 +86,20 @@ def compared(
     unit: str,
     baseline: tuple[str, Sequence[float]],
     goal: str = "",
+    floor: bool = False,
 ) -> Figure:
     """Ours and the baseline's times, round by round, as one figure."""
     other, others = baseline
     pairs = zip(values, others, strict=True)
     ratios = [b / a if goal.startswith(">=") else a / b for a, b in pairs]
     middle = statistics.median(ratios)
-    return Figure(area, name, statistics.median(values), unit, other, middle, spread(ratios), goal)
+    value, apart = statistics.median(values), spread(ratios)
+    return Figure(area, name, value, unit, other, middle, apart, goal, floor)
+
+
+def against_plan(area: str, name: str, value: float, unit: str, plan: float) -> Figure:
+    """Ours by what the mission's plan says; the only baseline that is not of the same run."""
+    return Figure(area, name, value, unit, f"the plan's {plan:,g} {unit}", value / plan)
 
 
 def from_ratios(
@@ -90,6 +110,7 @@ def from_ratios(
     key: str,
     baseline: str,
     goals: Mapping[str, str] | None = None,
+    floor: bool = False,
 ) -> list[Figure]:
     """Rows with ``ratio``, ``ratio_q1`` and ``ratio_q3``, and the value under ``key``.
 
@@ -105,9 +126,15 @@ def from_ratios(
             rows[row]["ratio"],
             rows[row]["ratio_q3"] - rows[row]["ratio_q1"],
             (goals or {}).get(row, ""),
+            floor,
         )
         for row, name in names.items()
     ]
+
+
+def number(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def processor() -> str:

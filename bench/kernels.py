@@ -16,20 +16,18 @@ import itertools
 import json
 import os
 import site
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from figures import PACKAGES, ROOT, Figure, add_option, compared, processor, write
+from figures import PACKAGES, ROOT, Figure, add_option, against_plan, compared, processor, write
+from machine import BUILD, Array, Call, address, aligned, bounds, floor, multiplier, reader
 
 from tinydancer import Encoder, _kernels
 
-FLOOR = ROOT / "build" / "bench" / "floor.so"
 ENCODERS = {
     "minilm": ROOT / "build" / "encoders" / "minilm-l6-v2-1.tdenc",
     "static": ROOT / "python" / "tinydancer" / "encoders" / "static-1.tdenc",
@@ -38,9 +36,6 @@ ROUNDS = 15
 # A part is long against the clock and short against what else runs on the machine.
 PARTS_A_TURN = 4
 SECONDS_A_PART = 0.001
-
-Array = npt.NDArray[Any]
-Call = Callable[[], object]
 
 
 # ---------------------------------------------------------------- measuring
@@ -84,37 +79,24 @@ def share(name: str, value: float, goal: str = "") -> Figure:
 # ---------------------------------------------------------------- what is measured against
 
 
-def compile_floor() -> ctypes.CDLL:
-    FLOOR.parent.mkdir(parents=True, exist_ok=True)
-    source = Path(__file__).with_name("floor.c")
-    command = [os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-shared", "-fPIC"]
-    subprocess.run([*command, str(source), "-o", str(FLOOR), "-lm"], check=True)
-    return ctypes.CDLL(str(FLOOR))
-
-
-def address(array: Array) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def aligned(array: Array) -> Array:
-    """A copy that starts at a multiple of 64, as the product's arrays do."""
-    room = np.empty(array.nbytes + 63, dtype=np.uint8)
-    start = -room.ctypes.data % 64
-    result = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    result[...] = array
-    return result
-
-
-def reader(floor: ctypes.CDLL, array: Array, times: int) -> Call:
-    """Reads the array so many times."""
-    size = array.nbytes // 256 * 256
-    return lambda: floor.floor_read(address(array), ctypes.c_size_t(size), ctypes.c_size_t(times))
+def peaks(rng: np.random.Generator) -> Iterator[Figure]:
+    """What one thread of this machine reads, and multiplies and adds, in a second."""
+    for name, size in (("level 2", 384 * 1024), ("memory", 256 * 1024 * 1024)):
+        array = aligned(np.ones(size, dtype=np.uint8))
+        (taken,) = rounds({"reading": (reader(array), 1)}).values()
+        rate = size / float(np.median(taken)) / 1e3
+        yield Figure("kernels", f"read bandwidth, {name}", rate, "GB/s")
+    for kind in ("f32", "i8"):
+        products = 1e6
+        (taken,) = rounds({kind: (multiplier(kind, products), 1)}).values()
+        rate = products / float(np.median(taken)) / 1e3
+        yield Figure("kernels", f"multiply-add peak, {kind}", rate, "G/s")
 
 
 # ---------------------------------------------------------------- FastGRNN
 
 
-def fastgrnn(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
+def fastgrnn(rng: np.random.Generator) -> Iterator[Figure]:
     """The step from a zero state, 768 -> 64, W and W' apart; eight rows a call, one by one."""
     n_in, n_hidden, n = 768, 64, 8
     weights = aligned((rng.normal(size=(2, n_hidden, n_in)) / np.sqrt(n_in)).astype(np.float32))
@@ -127,6 +109,7 @@ def fastgrnn(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
     for matrix, rows, row_scales in zip(weights, packed, scales, strict=True):
         for i, row in enumerate(matrix):
             rows[i], row_scales[i] = _kernels.quantise(row)
+    narrow = aligned(np.stack(packed))
     room = np.empty(n_in, dtype=np.int8)
     sizes = [ctypes.c_size_t(size) for size in (n, n_in, n_hidden)]
     constants = [ctypes.c_float(value) for value in (1.0, 0.0)]
@@ -137,13 +120,13 @@ def fastgrnn(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
         )
 
     def naive_f32() -> None:
-        floor.naive_fastgrnn_f32(
+        floor().naive_fastgrnn_f32(
             *map(address, (weights[0], weights[1], bias, bias)),
             *constants, address(x), *sizes, address(h),
         )  # fmt: skip
 
     def naive_i8() -> None:
-        floor.naive_fastgrnn_i8(
+        floor().naive_fastgrnn_i8(
             *map(address, (packed[0], scales[0], packed[1], scales[1], bias, bias)),
             *constants, address(x), *sizes, address(room), address(h),
         )  # fmt: skip
@@ -154,7 +137,10 @@ def fastgrnn(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
     f32, int8 = cell(False), cell(True)
     seen = rounds(
         {
-            "reading f32": (reader(floor, weights, n), n),
+            "reading f32": (reader(weights, n), n),
+            "reading int8": (reader(narrow, n), n),
+            "multiply-adds f32": (multiplier("f32", weights.size, n), n),
+            "multiply-adds int8": (multiplier("i8", weights.size, n), n),
             "f32": (lambda: f32.forward_batch(x), n),
             "int8": (lambda: int8.forward_batch(x), n),
             "naive f32": (naive_f32, n),
@@ -162,11 +148,18 @@ def fastgrnn(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
             "NumPy, one batched product": (numpy_step, n),
         }
     )
-    yield figure(seen, "FastGRNN 768 -> 64, f32", "f32", "reading f32", "<= 1.3")
+    bound = [("reading f32", "<= 1.3"), ("multiply-adds f32", "")]
+    yield from bounds("kernels", "FastGRNN 768 -> 64, f32", "us", seen, "f32", bound)
     yield figure(seen, "FastGRNN 768 -> 64, f32", "f32", "naive f32", ">= 15")
     yield figure(seen, "FastGRNN 768 -> 64, f32", "f32", "NumPy, one batched product")
     yield figure(seen, "FastGRNN 768 -> 64, int8", "int8", "reading f32", "<= 0.7")
+    bound = [("reading int8", ""), ("multiply-adds int8", "")]
+    yield from bounds("kernels", "FastGRNN 768 -> 64, int8", "us", seen, "int8", bound)
     yield figure(seen, "FastGRNN 768 -> 64, int8", "int8", "naive int8", ">= 15")
+    yield figure(seen, "FastGRNN 768 -> 64, int8", "int8", "NumPy, one batched product")
+    for what in ("f32", "int8"):
+        taken = float(np.median(seen[what]))
+        yield against_plan("kernels", f"FastGRNN 768 -> 64, {what}", taken, "us", 45)
 
 
 def _logistic(x: Array) -> Array:
@@ -198,7 +191,7 @@ def flat_index(vectors: Array) -> Any:
     return index
 
 
-def matching(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
+def matching(rng: np.random.Generator) -> Iterator[Figure]:
     """The three nearest of 1,000 rows of 384 dimensions."""
     vectors = unit_vectors(rng, 1000, 384)
     rows, scales = quantised(vectors)
@@ -207,7 +200,8 @@ def matching(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
     single = query[0]
     seen = rounds(
         {
-            "reading int8": (reader(floor, rows, 16), 16),
+            "reading int8": (reader(rows, 16), 16),
+            "multiply-adds int8": (multiplier("i8", rows.size, 16), 16),
             "match": (lambda: _kernels.topk_cosine(single, rows, scales, 3), 1),
             "faiss IndexFlatIP": (lambda: index.search(query, 3), 1),
             "NumPy f32 product": (lambda: vectors @ single, 1),
@@ -215,7 +209,19 @@ def matching(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
     )
     yield figure(seen, "top 3 of 1,000 x 384", "match", "faiss IndexFlatIP", ">= 8")
     yield figure(seen, "top 3 of 1,000 x 384", "match", "NumPy f32 product")
-    yield figure(seen, "top 3 of 1,000 x 384", "match", "reading int8")
+    bound = [("reading int8", ""), ("multiply-adds int8", "")]
+    yield from bounds("kernels", "top 3 of 1,000 x 384", "us", seen, "match", bound)
+
+
+def graph_index(vectors: Array) -> tuple[Any, float]:
+    """HNSW with what pgvector takes by default, and the seconds that its making took."""
+    import faiss
+
+    index = faiss.IndexHNSWFlat(vectors.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction, index.hnsw.efSearch = 64, 40
+    start = time.thread_time()
+    index.add(vectors)
+    return index, time.thread_time() - start
 
 
 DATA = ROOT.parent / "shared" / "data" / "intents"
@@ -236,7 +242,7 @@ def utterances() -> list[str]:
 def embedded(path: Path) -> Array:
     """Their vectors, kept from run to run: MiniLM takes half a minute for them."""
     encoder = Encoder(path)
-    kept = FLOOR.parent / f"{encoder.id}.npy"
+    kept = BUILD / f"{encoder.id}.npy"
     texts = utterances()
     if kept.exists() and len(vectors := np.load(kept)) == len(texts):
         return vectors
@@ -255,7 +261,7 @@ def replicated(vectors: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     return np.concatenate(parts)[:MANY], queries
 
 
-def many(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
+def many(rng: np.random.Generator) -> Iterator[Figure]:
     """The three nearest of 100,000 real vectors, of which most are passed over by their signs."""
     for name, path in ENCODERS.items():
         if not DATA.is_dir() or not path.exists():
@@ -264,28 +270,41 @@ def many(floor: ctypes.CDLL, rng: np.random.Generator) -> Iterator[Figure]:
         vectors, queries = replicated(embedded(path), rng)
         rows, scales = quantised(vectors)
         nearest = _kernels.Nearest(rows, scales)
-        index = flat_index(vectors)
+        index, (graph, graph_seconds) = flat_index(vectors), graph_index(vectors)
         answers = [nearest.search(query, 3) for query in queries]
         exact = [_kernels.topk_cosine(query, rows, scales, 3)[0] for query in queries]
         same = [a[0][0] == b[0] for a, b in zip(answers, exact, strict=True)]
         all_compared = float(np.mean([a[2] for a in answers]))
+        found = [graph.search(query[None], 3)[1][0][0] for query in queries]
+        by_graph = [a == b[0] for a, b in zip(found, exact, strict=True)]
         turns = itertools.cycle([q for q, a in zip(queries, answers, strict=True) if not a[2]])
+        others = itertools.cycle(queries)
         one = queries[:1]
         sketch = aligned(np.zeros(nearest.sketch_size, dtype=np.uint8))
         seen = rounds(
             {
-                "reading the signs": (reader(floor, sketch, 1), 1),
+                "reading the signs": (reader(sketch, 1), 1),
                 "by signs": (lambda it=turns, n=nearest: n.search(next(it), 3), 1),
                 "all compared": (lambda q=queries[0], r=rows, s=scales: _exact(q, r, s), 1),
                 "faiss IndexFlatIP": (lambda i=index, q=one: i.search(q, 3), 1),
+                "faiss HNSW": (lambda i=graph, it=others: i.search(next(it)[None], 3), 1),
+                "NumPy f32 product": (lambda v=vectors, q=queries[0]: v @ q, 1),
             }
         )
         title = f"top 3 of {MANY:,}, {name}"
-        yield figure(seen, title, "by signs", "reading the signs", "<= 1.15")
-        yield figure(seen, title, "by signs", "all compared")
+        bound = [("reading the signs", "<= 1.15")]
+        yield from bounds("kernels", title, "us", seen, "by signs", bound)
+        one = figure(seen, title, "by signs", "all compared")
+        one.drawn = False
+        yield one
+        yield figure(seen, title, "by signs", "NumPy f32 product")
         yield figure(seen, title, "by signs", "faiss IndexFlatIP", ">= 8")
+        yield figure(seen, title, "by signs", "faiss HNSW")
         yield share(f"{title}: nearest found", float(np.mean(same)), ">= 99 %")
         yield share(f"{title}: all compared", all_compared)
+        yield share(f"{title}: nearest found by faiss HNSW", float(np.mean(by_graph)))
+        what = f"{title}: building faiss HNSW, one thread"
+        yield Figure("kernels", what, graph_seconds, "s")
 
 
 def _exact(query: Array, rows: Array, scales: Array) -> object:
@@ -309,15 +328,14 @@ def main() -> int:
     # Behind what is installed, which must not be shadowed.
     site.addsitedir(str(PACKAGES))
 
-    floor = compile_floor()
     rng = np.random.default_rng(0)
     print(f"{processor()}, {_kernels.BEST_LEVEL}, one thread, median of {ROUNDS} rounds")
     print(f"{'':38} {'':12} {'ratio':>7} {'spread':>7} {'goal':7} against")
     figures: list[Figure] = []
-    for area in (fastgrnn, matching, many):
-        for one in area(floor, rng):
+    for area in (peaks, fastgrnn, matching, many):
+        for one in area(rng):
             figures.append(one)
-            ratio = "" if one.ratio is None else f"{one.ratio:6.2f}x {one.spread:7.2f}"
+            ratio = "" if one.ratio is None else f"{one.ratio:6.2f}x {one.spread or 0:7.2f}"
             value = f"{one.value:9.2f} {one.unit:2}"
             print(f"{one.name:38} {value} {ratio:15} {one.goal:7} {one.baseline}")
     write(args.json, figures)

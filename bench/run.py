@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from draw import draw
+from draw_growth import draw as draw_growth
 from figures import ROOT, Figure, processor, read
 from rich.console import Console
 from rich.table import Table
@@ -34,12 +35,17 @@ AREAS = {
     "decision": ["decision.py"],
     "join": ["join.py"],
     "batch": ["batch.py"],
+    "pgvector": ["pgvector.py"],
+    "plpython": ["plpython.py"],
     "concurrency": ["concurrency.py"],
     "cold_start": ["cold_start.py"],
     "growth": ["growth.py"],
+    "growth_log": ["growth_log.py"],
 }
 # Longer ones, run when named; they print their own tables.
-BY_NAME = {name: [f"{name}.py"] for name in ("analytics", "doors", "etl", "quality", "routes")}
+BY_NAME = {
+    name: [f"{name}.py"] for name in ("analytics", "doors", "etl", "quality", "routes", "warm_path")
+}
 SECONDS = 180  # limit of one program
 SECONDS_BY_NAME = 1800
 
@@ -128,6 +134,7 @@ def main() -> int:
     console = Console()
     LOG.mkdir(parents=True, exist_ok=True)
     about = circumstances()
+    start = time.monotonic()
     figures: list[Figure] = []
     failures: list[str] = []
     for area in args.areas or AREAS:
@@ -142,10 +149,18 @@ def main() -> int:
         wide = console if console.is_terminal else Console(width=160)
         wide.print(table(figures))
         command = " ".join(["make bench", *(f"AREA={area}" for area in args.areas)])
-        document = {"command": command, **about, "figures": [asdict(one) for one in figures]}
+        document = {
+            "command": command,
+            **about,
+            "load_at_end": os.getloadavg()[0],
+            "seconds": time.monotonic() - start,
+            "areas": args.areas or list(AREAS),
+            "figures": [asdict(one) for one in figures],
+        }
         (ROOT / "build" / "bench.json").write_text(json.dumps(document, indent=2) + "\n")
         draw(figures, ROOT / "build" / "bench.png")
-        console.print("written: build/bench.json, build/bench.png")
+        draw_growth(figures, ROOT / "build" / "growth.png")
+        console.print("written: build/bench.json, build/bench.png, build/growth.png")
     if failures:
         console.print(f"[red]failed: {', '.join(failures)}[/]")
     return 1 if failures else 0
