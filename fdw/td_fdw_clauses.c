@@ -11,6 +11,7 @@
 
 #include "access/stratnum.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -65,9 +66,12 @@ tdpg_output_of(RelOptInfo *rel, const TdTable *table, Node *node)
 static bool
 is_equality(const TdTable *table, Oid operator, int input)
 {
-	TypeCacheEntry *type =
-		lookup_type_cache(table->kind->inputs[input].type, TYPECACHE_BTREE_OPFAMILY);
+	TypeCacheEntry *type;
 
+	/* What nearly all queries say; the first look-up of a type in a session takes ten of the catalog. */
+	if (operator == TextEqualOperator)
+		return table->kind->inputs[input].type == TEXTOID;
+	type = lookup_type_cache(table->kind->inputs[input].type, TYPECACHE_BTREE_OPFAMILY);
 	return OidIsValid(type->btree_opf) &&
 		   get_op_opfamily_strategy(operator, type->btree_opf) == BTEqualStrategyNumber;
 }

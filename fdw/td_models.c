@@ -111,7 +111,7 @@ load(Datum bytes, const char *kind, int version, bool builtin, const TdActiveEnc
 static TdModel *
 read_model(const char *kind, const TdActiveEncoder *encoder, Snapshot snapshot)
 {
-	TableScan t;
+	TdTableScan t;
 	AttrNumber kind_column;
 	AttrNumber encoder_column;
 	AttrNumber version;
@@ -120,28 +120,28 @@ read_model(const char *kind, const TdActiveEncoder *encoder, Snapshot snapshot)
 	AttrNumber builtin;
 	TdModel *found = NULL;
 
-	scan_begin(&t, "model", snapshot);
-	kind_column = column(&t, "kind");
-	encoder_column = column(&t, "encoder");
-	version = column(&t, "version");
-	bytes = column(&t, "bytes");
-	active = column(&t, "active");
-	builtin = column(&t, "builtin");
-	while (scan_next(&t))
+	tdpg_scan_begin(&t, "model", snapshot);
+	kind_column = tdpg_scan_column(&t, "kind");
+	encoder_column = tdpg_scan_column(&t, "encoder");
+	version = tdpg_scan_column(&t, "version");
+	bytes = tdpg_scan_column(&t, "bytes");
+	active = tdpg_scan_column(&t, "active");
+	builtin = tdpg_scan_column(&t, "builtin");
+	while (tdpg_scan_next(&t))
 	{
 		bool isnull;
-		bool is_builtin = get_bool(&t, builtin);
+		bool is_builtin = tdpg_scan_bool(&t, builtin);
 
-		if (!get_bool(&t, active) || (found != NULL && is_builtin) ||
-			strcmp(get_cstring(&t, kind_column), kind) != 0 ||
-			strcmp(get_cstring(&t, encoder_column), encoder->id) != 0)
+		if (!tdpg_scan_bool(&t, active) || (found != NULL && is_builtin) ||
+			!tdpg_scan_is(&t, kind_column, kind) ||
+			!tdpg_scan_is(&t, encoder_column, encoder->id))
 			continue;
 		if (found != NULL)
 			MemoryContextDelete(found->context);
-		found = load(slot_getattr(t.slot, bytes, &isnull), kind,
-					 DatumGetInt32(slot_getattr(t.slot, version, &isnull)), is_builtin, encoder);
+		found = load(tdpg_scan_datum(&t, bytes, &isnull), kind, tdpg_scan_int(&t, version, 0),
+					 is_builtin, encoder);
 	}
-	scan_end(&t);
+	tdpg_scan_end(&t);
 	return found;
 }
 

@@ -13,6 +13,7 @@
 #include "td_compat.h"
 #include "td_embedder.h"
 #include "td_lent.h"
+#include "td_names.h"
 #include "td_registry_build.h"
 #include "td_registry_read.h"
 
@@ -20,7 +21,8 @@
 typedef struct PhraseRow
 {
 	TdText text;
-	const float *vector; /* NULL: not stored for the active encoder */
+	const int8_t *vector; /* quantised; NULL: not stored for the active encoder */
+	float scale;
 } PhraseRow;
 
 int
@@ -41,34 +43,40 @@ typedef struct PhraseList
 	PhraseRow *rows;
 	int n;
 	int room;
+	Size size;		/* of the texts, each with a NUL */
 	bool can_embed; /* texts without a stored vector get one here */
 } PhraseList;
 
+/* Add a text with the vector of a stored phrase, which may be NULL or have none. */
 static void
-add_phrase(PhraseList *list, TdText text, const float *vector)
+add_phrase(PhraseList *list, TdText text, const TdPhraseRow *stored)
 {
-	if (vector == NULL && !list->can_embed)
+	PhraseRow *row;
+
+	if ((stored == NULL || stored->vector == NULL) && !list->can_embed)
 		return;
 	if (list->n == list->room)
 	{
 		list->room *= 2;
 		list->rows = repalloc_huge(list->rows, sizeof(PhraseRow) * list->room);
 	}
-	list->rows[list->n].text = text;
-	list->rows[list->n].vector = vector;
-	list->n++;
+	row = &list->rows[list->n++];
+	row->text = text;
+	row->vector = stored != NULL ? stored->vector : NULL;
+	row->scale = row->vector != NULL ? stored->scale : 0.0f;
+	list->size += text.len + 1;
 }
 
-/* The stored vector of a text of the agent, when the table has it. */
-static const float *
-stored_vector(const TdPhraseRow *stored, int n, TdPhraseKind kind, TdText text)
+/* The stored phrase with a text of the agent, or NULL. */
+static const TdPhraseRow *
+stored_phrase(const TdPhraseRow *stored, int n, TdPhraseKind kind, TdText text)
 {
 	int i;
 
 	for (i = 0; i < n; i++)
 	{
 		if (stored[i].kind == kind && tdpg_text_compare(&stored[i].text, &text) == 0)
-			return stored[i].vector;
+			return &stored[i];
 	}
 	return NULL;
 }
@@ -87,10 +95,10 @@ add_callers_phrase(const TdAgentRow *agent, const TdPhraseRow *row, PhraseList *
 	{
 		text.data = text.len > 0 ? text.data : label;
 		text.len = text.len > 0 ? text.len : strlen(label);
-		add_phrase(list, text, row->vector);
+		add_phrase(list, text, row);
 	}
 	else if (agent->description.len == 0 || tdpg_text_compare(&agent->description, &text) == 0)
-		add_phrase(list, text, row->vector);
+		add_phrase(list, text, row);
 	else
 		add_phrase(list, agent->description, NULL);
 }
@@ -116,26 +124,36 @@ collect_phrases(const TdAgentRow *agent, const TdPhraseRow *stored, int n_stored
 	}
 	for (i = 0; i < agent->n_capabilities; i++)
 		add_phrase(list, tdpg_words_of(agent->capabilities[i]),
-				   stored_vector(stored, n_stored, TD_KIND_CAPABILITY, agent->capabilities[i]));
+				   stored_phrase(stored, n_stored, TD_KIND_CAPABILITY, agent->capabilities[i]));
 	if (agent->description.data != NULL && agent->description.len > 0)
 		add_phrase(list, agent->description,
-				   stored_vector(stored, n_stored, TD_KIND_DESCRIPTION, agent->description));
+				   stored_phrase(stored, n_stored, TD_KIND_DESCRIPTION, agent->description));
 	for (i = 0; i < n_stored; i++)
 	{
 		if (stored[i].kind == TD_KIND_EXAMPLE)
-			add_phrase(list, stored[i].text, stored[i].vector);
+			add_phrase(list, stored[i].text, &stored[i]);
 	}
 }
 
+/* A copy of a text, NUL-terminated, in the block at *at, which it moves behind the copy. */
 static TdText
-keep_text(MemoryContext context, TdText text)
+keep_text(char **at, TdText text)
 {
-	char *copy = MemoryContextAlloc(context, text.len + 1);
+	char *copy = *at;
 	TdText out = {copy, text.len};
 
 	memcpy(copy, text.data, text.len);
 	copy[text.len] = '\0';
+	*at += text.len + 1;
 	return out;
+}
+
+static char *
+keep_string(char **at, const char *string)
+{
+	TdText text = {string, strlen(string)};
+
+	return unconstify(char *, keep_text(at, text).data);
 }
 
 /* Embed the phrases at places[n] and quantise the vectors. */
@@ -167,6 +185,8 @@ pack_phrases(TdRegistry *registry, const PhraseList *list, const td_encoder *enc
 	TdEmbedder *embedder = tdpg_embedder_create(CurrentMemoryContext);
 	int missing[TD_EMBED_MAX_TEXTS];
 	int n_missing = 0;
+	/* A block for all texts: a chunk for each would be larger. */
+	char *texts = MemoryContextAllocHuge(registry->context, list->size + 1);
 	int i;
 
 	registry->phrases = MemoryContextAllocHuge(registry->context, sizeof(TdText) * Max(list->n, 1));
@@ -174,9 +194,12 @@ pack_phrases(TdRegistry *registry, const PhraseList *list, const td_encoder *enc
 	{
 		const PhraseRow *phrase = &list->rows[i];
 
-		registry->phrases[i] = keep_text(registry->context, phrase->text);
+		registry->phrases[i] = keep_text(&texts, phrase->text);
 		if (phrase->vector != NULL)
-			scales[i] = td_vec_quantise(phrase->vector, dim, rows + i * dim);
+		{
+			memcpy(rows + i * dim, phrase->vector, dim);
+			scales[i] = phrase->scale;
+		}
 		else
 			missing[n_missing++] = i;
 		if (n_missing == TD_EMBED_MAX_TEXTS || (n_missing > 0 && i == list->n - 1))
@@ -218,33 +241,41 @@ pack_capabilities(TdRegistry *registry, TdAgentRow *agents, int n_agents)
 {
 	int total = 0;
 	int n = 0;
+	Size size = 0;
 	int i;
 	int j;
+	char *texts;
 	TdText *all;
 	uint32 *ids;
 	uint32 at = 0;
 
 	for (i = 0; i < n_agents; i++)
 		total += agents[i].n_capabilities;
-	all = palloc(sizeof(TdText) * Max(total, 1));
+	all = palloc_extended(sizeof(TdText) * Max(total, 1), MCXT_ALLOC_HUGE);
 	for (i = 0; i < n_agents; i++)
 	{
 		for (j = 0; j < agents[i].n_capabilities; j++)
 			all[n++] = tdpg_fold(agents[i].capabilities[j]);
 	}
 	qsort(all, n, sizeof(TdText), tdpg_text_compare);
-	registry->capabilities = MemoryContextAlloc(registry->context, sizeof(TdText) * Max(n, 1));
-	for (i = 0; i < n; i++)
+	n = 0;
+	for (i = 0; i < total; i++)
 	{
-		if (i == 0 || tdpg_text_compare(&all[i], &all[i - 1]) != 0)
-			registry->capabilities[registry->n_capabilities++] =
-				keep_text(registry->context, all[i]);
+		if (n > 0 && tdpg_text_compare(&all[i], &all[n - 1]) == 0)
+			continue;
+		all[n++] = all[i];
+		size += all[i].len + 1;
 	}
+	registry->n_capabilities = n;
+	registry->capabilities = MemoryContextAllocHuge(registry->context, sizeof(TdText) * Max(n, 1));
+	texts = MemoryContextAllocHuge(registry->context, size + 1);
+	for (i = 0; i < n; i++)
+		registry->capabilities[i] = keep_text(&texts, all[i]);
 
-	ids = MemoryContextAlloc(registry->context, sizeof(uint32) * Max(total, 1));
+	ids = MemoryContextAllocHuge(registry->context, sizeof(uint32) * Max(total, 1));
 	registry->capability_phrases =
-		MemoryContextAlloc(registry->context, sizeof(uint32) * Max(n, 1));
-	for (i = 0; i < registry->n_capabilities; i++)
+		MemoryContextAllocHuge(registry->context, sizeof(uint32) * Max(n, 1));
+	for (i = 0; i < n; i++)
 		registry->capability_phrases[i] = TD_NONE;
 	for (i = 0; i < n_agents; i++)
 	{
@@ -275,13 +306,17 @@ pack_agents(TdRegistry *registry, const TdAgentRow *agents, int n_agents)
 {
 	MemoryContext context = registry->context;
 	td_agent *figures = MemoryContextAllocHuge(context, sizeof(td_agent) * Max(n_agents, 1));
-	char **pools = palloc(sizeof(char *) * Max(n_agents, 1));
+	char **pools = palloc_extended(sizeof(char *) * Max(n_agents, 1), MCXT_ALLOC_HUGE);
+	Size size = 0;
+	char *strings;
+	TdNames *index;
 	int n = 0;
 	int i;
 
-	registry->agent_names = MemoryContextAlloc(context, sizeof(char *) * Max(n_agents, 1));
+	registry->agent_names = MemoryContextAllocHuge(context, sizeof(char *) * Max(n_agents, 1));
 	for (i = 0; i < n_agents; i++)
 	{
+		size += strlen(agents[i].name) + 1;
 		if (agents[i].pool != NULL)
 			pools[n++] = agents[i].pool;
 	}
@@ -292,12 +327,15 @@ pack_agents(TdRegistry *registry, const TdAgentRow *agents, int n_agents)
 		if (i == 0 || strcmp(pools[i], pools[i - 1]) != 0)
 			registry->pools[registry->n_pools++] = MemoryContextStrdup(context, pools[i]);
 	}
+	index = tdpg_names_create((const char *const *) registry->pools, registry->n_pools);
+	strings = MemoryContextAllocHuge(context, size + 1);
 	for (i = 0; i < n_agents; i++)
 	{
+		TdText pool = {agents[i].pool, agents[i].pool != NULL ? strlen(agents[i].pool) : 0};
+
 		figures[i] = agents[i].figures;
-		figures[i].pool =
-			agents[i].pool != NULL ? tdpg_registry_pool(registry, agents[i].pool) : TD_NONE;
-		registry->agent_names[i] = MemoryContextStrdup(context, agents[i].name);
+		figures[i].pool = pool.data != NULL ? tdpg_names_find(index, pool) : TD_NONE;
+		registry->agent_names[i] = keep_string(&strings, agents[i].name);
 	}
 	registry->view.n_agents = n_agents;
 	registry->view.agents = figures;
@@ -317,9 +355,8 @@ tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 	TdAgentRow *agents;
 	TdPhraseRow *stored;
 	PhraseList list;
+	uint32 *first;
 	int n_agents;
-	int n_stored;
-	int at = 0;
 	int i;
 
 	registry->context = context;
@@ -331,20 +368,17 @@ tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 	registry->view.dim = registry->encoder->dim;
 	agents = tdpg_read_agents(snapshot, &n_agents);
 	stored = tdpg_read_phrases(snapshot, agents, n_agents, registry->encoder->id,
-						  (int) registry->view.dim, &n_stored);
+							   (int) registry->view.dim, &first);
 
 	list.n = 0;
+	list.size = 0;
 	list.room = 64;
 	list.can_embed = registry->encoder->file != NULL;
 	list.rows = palloc(sizeof(PhraseRow) * list.room);
 	for (i = 0; i < n_agents; i++)
 	{
-		int from = at;
-
-		while (at < n_stored && stored[at].agent == i)
-			at++;
 		agents[i].figures.first_phrase = list.n;
-		collect_phrases(&agents[i], stored + from, at - from, &list);
+		collect_phrases(&agents[i], stored + first[i], first[i + 1] - first[i], &list);
 		agents[i].figures.n_phrases = list.n - agents[i].figures.first_phrase;
 	}
 	pack_phrases(registry, &list,

@@ -12,60 +12,56 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "td_names.h"
 #include "td_registry_read.h"
 #include "td_table_scan.h"
 
 void
 tdpg_read_settings(Snapshot snapshot, TdSettings *settings)
 {
-	TableScan t;
+	TdTableScan t;
 	AttrNumber name;
 	AttrNumber value;
 
 	memset(settings, 0, sizeof(*settings));
-	scan_begin(&t, "setting", snapshot);
-	name = column(&t, "name");
-	value = column(&t, "value");
-	while (scan_next(&t))
+	tdpg_scan_begin(&t, "setting", snapshot);
+	name = tdpg_scan_column(&t, "name");
+	value = tdpg_scan_column(&t, "value");
+	while (tdpg_scan_next(&t))
 	{
-		char *key = get_cstring(&t, name);
-		char *content = get_cstring(&t, value);
+		char *content = tdpg_scan_cstring(&t, value);
 
-		if (key == NULL || content == NULL)
+		if (content == NULL)
 			continue;
-		if (strcmp(key, "encoder") == 0)
+		if (tdpg_scan_is(&t, name, "encoder"))
 			settings->encoder = content;
-		else if (strcmp(key, "encoder_checksum") == 0)
+		else if (tdpg_scan_is(&t, name, "encoder_checksum"))
 			settings->checksum = strtoull(content, NULL, 16);
-		else if (strcmp(key, "encoder_dim") == 0)
+		else if (tdpg_scan_is(&t, name, "encoder_dim"))
 			settings->dim = atoi(content);
-		else if (strcmp(key, "encoder_fit_mu") == 0)
+		else if (tdpg_scan_is(&t, name, "encoder_fit_mu"))
 			settings->fit_mu = strtod(content, NULL);
-		else if (strcmp(key, "encoder_fit_s") == 0)
+		else if (tdpg_scan_is(&t, name, "encoder_fit_s"))
 			settings->fit_s = strtod(content, NULL);
 	}
-	scan_end(&t);
+	tdpg_scan_end(&t);
 }
 
 bool
 tdpg_has_vectors_of_another(Snapshot snapshot, const char *table, const char *id)
 {
-	TableScan t;
+	TdTableScan t;
 	AttrNumber encoder;
 	bool found = false;
 
-	scan_begin(&t, table, snapshot);
-	encoder = column(&t, "encoder");
-	while (!found && scan_next(&t))
+	tdpg_scan_begin(&t, table, snapshot);
+	encoder = tdpg_scan_column(&t, "encoder");
+	while (!found && tdpg_scan_next(&t))
 	{
-		char *made_by = get_cstring(&t, encoder);
-
 		/* A check of the table has it that a vector has an encoder. */
-		found = made_by != NULL && strcmp(made_by, id) != 0;
-		if (made_by != NULL)
-			pfree(made_by);
+		found = tdpg_scan_bytes(&t, encoder).data != NULL && !tdpg_scan_is(&t, encoder, id);
 	}
-	scan_end(&t);
+	tdpg_scan_end(&t);
 	return found;
 }
 
@@ -78,7 +74,7 @@ policy_compare(const void *a, const void *b)
 void
 tdpg_read_policies(Snapshot snapshot, TdRegistry *registry)
 {
-	TableScan t;
+	TdTableScan t;
 	AttrNumber name;
 	AttrNumber cost;
 	AttrNumber latency;
@@ -89,14 +85,14 @@ tdpg_read_policies(Snapshot snapshot, TdRegistry *registry)
 	TdPolicy *policy;
 
 	registry->policies = palloc(sizeof(TdPolicy) * room);
-	scan_begin(&t, "policy", snapshot);
-	name = column(&t, "name");
-	cost = column(&t, "cost_weight");
-	latency = column(&t, "latency_weight");
-	quality = column(&t, "quality_weight");
-	fit = column(&t, "fit_weight");
-	builtin = column(&t, "builtin");
-	while (scan_next(&t))
+	tdpg_scan_begin(&t, "policy", snapshot);
+	name = tdpg_scan_column(&t, "name");
+	cost = tdpg_scan_column(&t, "cost_weight");
+	latency = tdpg_scan_column(&t, "latency_weight");
+	quality = tdpg_scan_column(&t, "quality_weight");
+	fit = tdpg_scan_column(&t, "fit_weight");
+	builtin = tdpg_scan_column(&t, "builtin");
+	while (tdpg_scan_next(&t))
 	{
 		/* One more stays free for quality_per_dollar. */
 		if (registry->n_policies + 1 == room)
@@ -105,15 +101,15 @@ tdpg_read_policies(Snapshot snapshot, TdRegistry *registry)
 			registry->policies = repalloc(registry->policies, sizeof(TdPolicy) * room);
 		}
 		policy = &registry->policies[registry->n_policies++];
-		policy->name = get_cstring(&t, name);
-		policy->cost_weight = get_double(&t, cost, 0.0);
-		policy->latency_weight = get_double(&t, latency, 0.0);
-		policy->quality_weight = get_double(&t, quality, 0.0);
-		policy->fit_weight = get_double(&t, fit, 0.0);
+		policy->name = tdpg_scan_cstring(&t, name);
+		policy->cost_weight = tdpg_scan_double(&t, cost, 0.0);
+		policy->latency_weight = tdpg_scan_double(&t, latency, 0.0);
+		policy->quality_weight = tdpg_scan_double(&t, quality, 0.0);
+		policy->fit_weight = tdpg_scan_double(&t, fit, 0.0);
 		policy->per_dollar = false;
-		policy->builtin = get_bool(&t, builtin);
+		policy->builtin = tdpg_scan_bool(&t, builtin);
 	}
-	scan_end(&t);
+	tdpg_scan_end(&t);
 
 	/* Not a weighted sum, so not a row. */
 	policy = &registry->policies[registry->n_policies++];
@@ -125,16 +121,30 @@ tdpg_read_policies(Snapshot snapshot, TdRegistry *registry)
 	qsort(registry->policies, registry->n_policies, sizeof(TdPolicy), policy_compare);
 }
 
-static int
-agent_compare(const void *a, const void *b)
+/* The rows by name in byte order, moved once. */
+static TdAgentRow *
+sort_agents(TdAgentRow *rows, int n)
 {
-	return strcmp(((const TdAgentRow *) a)->name, ((const TdAgentRow *) b)->name);
+	TdAgentRow *sorted = palloc_extended(sizeof(TdAgentRow) * Max(n, 1), MCXT_ALLOC_HUGE);
+	const char **names = palloc_extended(sizeof(char *) * Max(n, 1), MCXT_ALLOC_HUGE);
+	uint32 *order;
+	int i;
+
+	for (i = 0; i < n; i++)
+		names[i] = rows[i].name;
+	order = tdpg_names_order(names, n);
+	for (i = 0; i < n; i++)
+		sorted[i] = rows[order[i]];
+	pfree(order);
+	pfree(names);
+	pfree(rows);
+	return sorted;
 }
 
 TdAgentRow *
 tdpg_read_agents(Snapshot snapshot, int *n_agents)
 {
-	TableScan t;
+	TdTableScan t;
 	AttrNumber name;
 	AttrNumber description;
 	AttrNumber capabilities;
@@ -149,16 +159,16 @@ tdpg_read_agents(Snapshot snapshot, int *n_agents)
 	int n = 0;
 	int i;
 
-	scan_begin(&t, "agent", snapshot);
-	name = column(&t, "name");
-	description = column(&t, "description");
-	capabilities = column(&t, "capabilities");
-	pool = column(&t, "pool");
-	active = column(&t, "active");
+	tdpg_scan_begin(&t, "agent", snapshot);
+	name = tdpg_scan_column(&t, "name");
+	description = tdpg_scan_column(&t, "description");
+	capabilities = tdpg_scan_column(&t, "capabilities");
+	pool = tdpg_scan_column(&t, "pool");
+	active = tdpg_scan_column(&t, "active");
 	for (i = 0; i < 8; i++)
-		figures[i] = column(&t, figure_names[i]);
+		figures[i] = tdpg_scan_column(&t, figure_names[i]);
 
-	while (scan_next(&t))
+	while (tdpg_scan_next(&t))
 	{
 		TdAgentRow *row;
 		bool isnull;
@@ -171,20 +181,20 @@ tdpg_read_agents(Snapshot snapshot, int *n_agents)
 		}
 		row = &rows[n++];
 		memset(row, 0, sizeof(*row));
-		row->name = get_cstring(&t, name);
-		row->description = get_text(&t, description);
-		row->pool = get_cstring(&t, pool);
-		row->figures.active = get_bool(&t, active);
-		row->figures.cost_per_1k_tokens = get_double(&t, figures[0], NAN);
-		row->figures.cost_per_1k_output_tokens = get_double(&t, figures[1], NAN);
-		row->figures.cost_per_call = get_double(&t, figures[2], NAN);
-		row->figures.cost_per_second = get_double(&t, figures[3], NAN);
-		row->figures.expected_output_tokens = get_double(&t, figures[4], 0.0);
-		row->figures.avg_latency_ms = get_double(&t, figures[5], NAN);
-		row->figures.quality_score = get_double(&t, figures[6], 0.0);
-		row->figures.success_rate = get_double(&t, figures[7], 1.0);
+		row->name = tdpg_scan_cstring(&t, name);
+		row->description = tdpg_scan_text(&t, description);
+		row->pool = tdpg_scan_cstring(&t, pool);
+		row->figures.active = tdpg_scan_bool(&t, active);
+		row->figures.cost_per_1k_tokens = tdpg_scan_double(&t, figures[0], NAN);
+		row->figures.cost_per_1k_output_tokens = tdpg_scan_double(&t, figures[1], NAN);
+		row->figures.cost_per_call = tdpg_scan_double(&t, figures[2], NAN);
+		row->figures.cost_per_second = tdpg_scan_double(&t, figures[3], NAN);
+		row->figures.expected_output_tokens = tdpg_scan_double(&t, figures[4], 0.0);
+		row->figures.avg_latency_ms = tdpg_scan_double(&t, figures[5], NAN);
+		row->figures.quality_score = tdpg_scan_double(&t, figures[6], 0.0);
+		row->figures.success_rate = tdpg_scan_double(&t, figures[7], 1.0);
 
-		array = slot_getattr(t.slot, capabilities, &isnull);
+		array = tdpg_scan_datum(&t, capabilities, &isnull);
 		if (!isnull)
 		{
 			/* The slot's buffer goes with the next row: copy what points into the array. */
@@ -192,33 +202,21 @@ tdpg_read_agents(Snapshot snapshot, int *n_agents)
 			row->capabilities = tdpg_text_array(array, "capabilities", &row->n_capabilities);
 		}
 	}
-	scan_end(&t);
-	qsort(rows, n, sizeof(TdAgentRow), agent_compare);
+	tdpg_scan_end(&t);
 	*n_agents = n;
-	return rows;
-}
-
-static int
-find_agent(const TdAgentRow *agents, int n, const char *name)
-{
-	TdAgentRow key;
-	const TdAgentRow *found;
-
-	key.name = unconstify(char *, name);
-	found = bsearch(&key, agents, n, sizeof(TdAgentRow), agent_compare);
-	return found == NULL ? -1 : (int) (found - agents);
+	return sort_agents(rows, n);
 }
 
 static TdPhraseKind
-phrase_kind(const char *kind)
+phrase_kind(TdTableScan *t, AttrNumber kind)
 {
-	if (strcmp(kind, "capability") == 0)
+	if (tdpg_scan_is(t, kind, "capability"))
 		return TD_KIND_CAPABILITY;
-	if (strcmp(kind, "description") == 0)
+	if (tdpg_scan_is(t, kind, "description"))
 		return TD_KIND_DESCRIPTION;
-	if (strcmp(kind, "example") == 0)
+	if (tdpg_scan_is(t, kind, "example"))
 		return TD_KIND_EXAMPLE;
-	if (strcmp(kind, "caller") == 0)
+	if (tdpg_scan_is(t, kind, "caller"))
 		return TD_KIND_CALLER;
 	return TD_KIND_UNKNOWN;
 }
@@ -229,76 +227,96 @@ stored_compare(const void *a, const void *b)
 	const TdPhraseRow *x = a;
 	const TdPhraseRow *y = b;
 
-	if (x->agent != y->agent)
-		return x->agent < y->agent ? -1 : 1;
 	if (x->kind != y->kind)
 		return x->kind < y->kind ? -1 : 1;
 	return x->position < y->position ? -1 : x->position > y->position ? 1 : 0;
 }
 
-/* The stored phrases in the order agent, kind, position. */
+/* The rows in the order agent, kind, position. */
+static TdPhraseRow *
+sort_phrases(TdPhraseRow *rows, const uint32 *owners, uint32 n, uint32 n_agents, uint32 **first)
+{
+	TdPhraseRow *sorted = palloc_extended(sizeof(TdPhraseRow) * Max(n, 1), MCXT_ALLOC_HUGE);
+	uint32 *order = tdpg_group_rows(owners, n, n_agents, first);
+	uint32 i;
+
+	for (i = 0; i < n; i++)
+		sorted[i] = rows[order[i]];
+	for (i = 0; i < n_agents; i++)
+		qsort(sorted + (*first)[i], (*first)[i + 1] - (*first)[i], sizeof(TdPhraseRow),
+			  stored_compare);
+	pfree(order);
+	pfree(rows);
+	return sorted;
+}
+
 TdPhraseRow *
 tdpg_read_phrases(Snapshot snapshot, const TdAgentRow *agents, int n_agents, const char *encoder_id,
-			 int dim, int *n_phrases)
+				  int dim, uint32 **first)
 {
-	TableScan t;
+	const char **names = palloc_extended(sizeof(char *) * Max(n_agents, 1), MCXT_ALLOC_HUGE);
+	float *unit = palloc(sizeof(float) * dim);
+	uint32 room = 64;
+	TdPhraseRow *rows = palloc(sizeof(TdPhraseRow) * room);
+	uint32 *owners = palloc(sizeof(uint32) * room);
+	uint32 n = 0;
+	TdNames *index;
+	TdTableScan t;
 	AttrNumber agent_name;
 	AttrNumber kind;
 	AttrNumber position;
 	AttrNumber phrase;
 	AttrNumber embedding;
 	AttrNumber encoder;
-	int room = 64;
-	TdPhraseRow *rows = palloc(sizeof(TdPhraseRow) * room);
-	int n = 0;
+	int i;
 
-	scan_begin(&t, "agent_phrase", snapshot);
-	agent_name = column(&t, "agent_name");
-	kind = column(&t, "kind");
-	position = column(&t, "position");
-	phrase = column(&t, "phrase");
-	embedding = column(&t, "embedding");
-	encoder = column(&t, "encoder");
-	while (scan_next(&t))
+	for (i = 0; i < n_agents; i++)
+		names[i] = agents[i].name;
+	index = tdpg_names_create(names, n_agents);
+	tdpg_scan_begin(&t, "agent_phrase", snapshot);
+	agent_name = tdpg_scan_column(&t, "agent_name");
+	kind = tdpg_scan_column(&t, "kind");
+	position = tdpg_scan_column(&t, "position");
+	phrase = tdpg_scan_column(&t, "phrase");
+	embedding = tdpg_scan_column(&t, "embedding");
+	encoder = tdpg_scan_column(&t, "encoder");
+	while (tdpg_scan_next(&t))
 	{
+		uint32 agent = tdpg_names_find(index, tdpg_scan_bytes(&t, agent_name));
+		const float *vector;
 		TdPhraseRow *row;
-		char *owner = get_cstring(&t, agent_name);
-		char *made_by = get_cstring(&t, encoder);
-		int agent = find_agent(agents, n_agents, owner);
-		bool isnull;
-		Datum value;
 
-		if (agent < 0)
+		if (agent == TD_NONE)
 			continue;
 		if (n == room)
 		{
 			room *= 2;
 			rows = repalloc_huge(rows, sizeof(TdPhraseRow) * room);
+			owners = repalloc_huge(owners, sizeof(uint32) * room);
 		}
+		owners[n] = agent;
 		row = &rows[n++];
-		row->agent = agent;
-		row->kind = phrase_kind(get_cstring(&t, kind));
-		row->position = DatumGetInt32(slot_getattr(t.slot, position, &isnull));
-		row->text = get_text(&t, phrase);
+		row->kind = phrase_kind(&t, kind);
+		row->position = tdpg_scan_int(&t, position, 0);
+		row->text = tdpg_scan_text(&t, phrase);
 		row->vector = NULL;
-		value = slot_getattr(t.slot, embedding, &isnull);
-		if (!isnull && made_by != NULL && strcmp(made_by, encoder_id) == 0)
+		if (!tdpg_scan_is(&t, encoder, encoder_id))
+			continue;
+		/* A vector that does not fit is as good as none: the text is embedded again. */
+		vector = tdpg_scan_vector(&t, embedding, dim);
+		if (vector != NULL)
 		{
-			int found;
-			float *copy = palloc(sizeof(float) * dim);
-			const float *values = tdpg_vector(value, &found);
-
-			/* A vector that does not fit is as good as none: the text is embedded again. */
-			if (found == dim)
+			memcpy(unit, vector, sizeof(float) * dim);
+			if (td_vec_normalise(unit, dim) == TD_OK)
 			{
-				memcpy(copy, values, sizeof(float) * dim);
-				if (td_vec_normalise(copy, dim) == TD_OK)
-					row->vector = copy;
+				int8_t *quantised = palloc(dim);
+
+				row->scale = td_vec_quantise(unit, dim, quantised);
+				row->vector = quantised;
 			}
 		}
 	}
-	scan_end(&t);
-	qsort(rows, n, sizeof(TdPhraseRow), stored_compare);
-	*n_phrases = n;
-	return rows;
+	tdpg_scan_end(&t);
+	pfree(names);
+	return sort_phrases(rows, owners, n, n_agents, first);
 }

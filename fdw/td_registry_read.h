@@ -31,11 +31,11 @@ typedef enum TdPhraseKind
 /* A row of tinydancer.agent_phrase. */
 typedef struct TdPhraseRow
 {
-	int agent; /* position among the agents */
 	TdPhraseKind kind;
 	int position;
 	TdText text;
-	const float *vector; /* NULL: of another encoder */
+	const int8_t *vector; /* [dim], td_vec_quantise(); NULL: of another encoder */
+	float scale;		  /* of the vector */
 } TdPhraseRow;
 
 extern void tdpg_read_settings(Snapshot snapshot, TdSettings *settings);
@@ -50,10 +50,11 @@ extern void tdpg_read_policies(Snapshot snapshot, TdRegistry *registry);
 extern TdAgentRow *tdpg_read_agents(Snapshot snapshot, int *n_agents);
 
 /*
- * In the order agent, kind, position; phrases of agents that are not there are left out.  A vector
- * counts when it was made by the encoder and has dim elements.
+ * In the order agent, kind, position: those of agent i begin at (*first)[i] and end before
+ * (*first)[i + 1].  Phrases of agents that are not there are left out.  A vector counts when it was
+ * made by the encoder and has dim elements.
  */
 extern TdPhraseRow *tdpg_read_phrases(Snapshot snapshot, const TdAgentRow *agents, int n_agents,
-									  const char *encoder_id, int dim, int *n_phrases);
+									  const char *encoder_id, int dim, uint32 **first);
 
 #endif /* TD_REGISTRY_READ_H */

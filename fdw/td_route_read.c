@@ -10,33 +10,49 @@
 
 #include "catalog/pg_type.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/memutils.h"
 
+#include "td_names.h"
 #include "td_route_read.h"
 #include "td_table_scan.h"
 
-static int
-route_compare(const void *a, const void *b)
+/* The rows by name in byte order, moved once. */
+static TdRouteRow *
+sort_routes(TdRouteRow *rows, int n)
 {
-	return strcmp(((const TdRouteRow *) a)->info.name, ((const TdRouteRow *) b)->info.name);
+	TdRouteRow *sorted = palloc_extended(sizeof(TdRouteRow) * Max(n, 1), MCXT_ALLOC_HUGE);
+	const char **names = palloc_extended(sizeof(char *) * Max(n, 1), MCXT_ALLOC_HUGE);
+	uint32 *order;
+	int i;
+
+	for (i = 0; i < n; i++)
+		names[i] = rows[i].info.name;
+	order = tdpg_names_order(names, n);
+	for (i = 0; i < n; i++)
+		sorted[i] = rows[order[i]];
+	pfree(order);
+	pfree(names);
+	pfree(rows);
+	return sorted;
 }
 
 static int64
-get_time(TableScan *t, AttrNumber number)
+get_time(TdTableScan *t, AttrNumber number)
 {
 	bool isnull;
-	Datum value = slot_getattr(t->slot, number, &isnull);
+	Datum value = tdpg_scan_datum(t, number, &isnull);
 
 	return isnull ? -1 : (int64) DatumGetTimeADT(value);
 }
 
 /* No element is NULL: a check of the table. */
 static char **
-get_names(TableScan *t, AttrNumber number, int *n)
+get_names(TdTableScan *t, AttrNumber number, int *n)
 {
 	bool isnull;
-	Datum value = slot_getattr(t->slot, number, &isnull);
+	Datum value = tdpg_scan_datum(t, number, &isnull);
 	Datum *elements;
 	bool *nulls;
 	char **names;
@@ -56,7 +72,7 @@ get_names(TableScan *t, AttrNumber number, int *n)
 TdRouteRow *
 tdpg_read_routes(Snapshot snapshot, int *n_routes)
 {
-	TableScan t;
+	TdTableScan t;
 	AttrNumber name;
 	AttrNumber description;
 	AttrNumber target_agent;
@@ -71,24 +87,22 @@ tdpg_read_routes(Snapshot snapshot, int *n_routes)
 	TdRouteRow *rows = palloc(sizeof(TdRouteRow) * room);
 	int n = 0;
 
-	scan_begin(&t, "route", snapshot);
-	name = column(&t, "name");
-	description = column(&t, "description");
-	target_agent = column(&t, "target_agent");
-	priority = column(&t, "priority");
-	threshold = column(&t, "threshold");
-	time_start = column(&t, "time_start");
-	time_end = column(&t, "time_end");
-	user_tiers = column(&t, "user_tiers");
-	rate_limit = column(&t, "rate_limit_per_minute");
-	active = column(&t, "active");
-	while (scan_next(&t))
+	tdpg_scan_begin(&t, "route", snapshot);
+	name = tdpg_scan_column(&t, "name");
+	description = tdpg_scan_column(&t, "description");
+	target_agent = tdpg_scan_column(&t, "target_agent");
+	priority = tdpg_scan_column(&t, "priority");
+	threshold = tdpg_scan_column(&t, "threshold");
+	time_start = tdpg_scan_column(&t, "time_start");
+	time_end = tdpg_scan_column(&t, "time_end");
+	user_tiers = tdpg_scan_column(&t, "user_tiers");
+	rate_limit = tdpg_scan_column(&t, "rate_limit_per_minute");
+	active = tdpg_scan_column(&t, "active");
+	while (tdpg_scan_next(&t))
 	{
 		TdRouteRow *row;
-		bool isnull;
-		Datum value;
 
-		if (!get_bool(&t, active))
+		if (!tdpg_scan_bool(&t, active))
 			continue;
 		if (n == room)
 		{
@@ -97,21 +111,19 @@ tdpg_read_routes(Snapshot snapshot, int *n_routes)
 		}
 		row = &rows[n++];
 		memset(row, 0, sizeof(*row));
-		row->info.name = get_cstring(&t, name);
-		row->info.target_agent = get_cstring(&t, target_agent);
+		row->info.name = tdpg_scan_cstring(&t, name);
+		row->info.target_agent = tdpg_scan_cstring(&t, target_agent);
 		row->info.time_start = get_time(&t, time_start);
 		row->info.time_end = get_time(&t, time_end);
 		row->info.user_tiers = get_names(&t, user_tiers, &row->info.n_user_tiers);
-		value = slot_getattr(t.slot, rate_limit, &isnull);
-		row->info.rate_limit = isnull ? -1 : DatumGetInt32(value);
-		row->description = get_text(&t, description);
-		row->priority = DatumGetInt32(slot_getattr(t.slot, priority, &isnull));
-		row->threshold = (float) get_double(&t, threshold, -INFINITY);
+		row->info.rate_limit = tdpg_scan_int(&t, rate_limit, -1);
+		row->description = tdpg_scan_text(&t, description);
+		row->priority = tdpg_scan_int(&t, priority, 0);
+		row->threshold = (float) tdpg_scan_double(&t, threshold, -INFINITY);
 	}
-	scan_end(&t);
-	qsort(rows, n, sizeof(TdRouteRow), route_compare);
+	tdpg_scan_end(&t);
 	*n_routes = n;
-	return rows;
+	return sort_routes(rows, n);
 }
 
 static int
@@ -120,80 +132,99 @@ utterance_compare(const void *a, const void *b)
 	const TdUtteranceRow *x = a;
 	const TdUtteranceRow *y = b;
 
-	if (x->route != y->route)
-		return x->route < y->route ? -1 : 1;
 	if (x->negative != y->negative)
 		return x->negative ? 1 : -1;
 	return x->position < y->position ? -1 : x->position > y->position ? 1 : 0;
 }
 
+/* The rows in the order route, positive before negative, position. */
+static TdUtteranceRow *
+sort_utterances(TdUtteranceRow *rows, const uint32 *owners, uint32 n, uint32 n_routes,
+				uint32 **first)
+{
+	TdUtteranceRow *sorted = palloc_extended(sizeof(TdUtteranceRow) * Max(n, 1), MCXT_ALLOC_HUGE);
+	uint32 *order = tdpg_group_rows(owners, n, n_routes, first);
+	uint32 i;
+
+	for (i = 0; i < n; i++)
+		sorted[i] = rows[order[i]];
+	for (i = 0; i < n_routes; i++)
+		qsort(sorted + (*first)[i], (*first)[i + 1] - (*first)[i], sizeof(TdUtteranceRow),
+			  utterance_compare);
+	pfree(order);
+	pfree(rows);
+	return sorted;
+}
+
 TdUtteranceRow *
 tdpg_read_utterances(Snapshot snapshot, const TdRouteRow *routes, int n_routes,
-					 const char *encoder_id, int dim, int *n_utterances)
+					 const char *encoder_id, int dim, uint32 **first)
 {
-	TableScan t;
+	const char **names = palloc_extended(sizeof(char *) * Max(n_routes, 1), MCXT_ALLOC_HUGE);
+	float *unit = palloc(sizeof(float) * dim);
+	uint32 room = 64;
+	TdUtteranceRow *rows = palloc(sizeof(TdUtteranceRow) * room);
+	uint32 *owners = palloc(sizeof(uint32) * room);
+	uint32 n = 0;
+	TdNames *index;
+	TdTableScan t;
 	AttrNumber route_name;
 	AttrNumber position;
 	AttrNumber utterance;
 	AttrNumber embedding;
 	AttrNumber encoder;
 	AttrNumber negative;
-	int room = 64;
-	TdUtteranceRow *rows = palloc(sizeof(TdUtteranceRow) * room);
-	int n = 0;
+	int i;
 
-	scan_begin(&t, "route_utterance", snapshot);
-	route_name = column(&t, "route_name");
-	position = column(&t, "position");
-	utterance = column(&t, "utterance");
-	embedding = column(&t, "embedding");
-	encoder = column(&t, "encoder");
-	negative = column(&t, "negative");
-	while (scan_next(&t))
+	for (i = 0; i < n_routes; i++)
+		names[i] = routes[i].info.name;
+	index = tdpg_names_create(names, n_routes);
+	tdpg_scan_begin(&t, "route_utterance", snapshot);
+	route_name = tdpg_scan_column(&t, "route_name");
+	position = tdpg_scan_column(&t, "position");
+	utterance = tdpg_scan_column(&t, "utterance");
+	embedding = tdpg_scan_column(&t, "embedding");
+	encoder = tdpg_scan_column(&t, "encoder");
+	negative = tdpg_scan_column(&t, "negative");
+	while (tdpg_scan_next(&t))
 	{
+		uint32 route = tdpg_names_find(index, tdpg_scan_bytes(&t, route_name));
+		const float *vector;
 		TdUtteranceRow *row;
-		TdRouteRow key;
-		const TdRouteRow *route;
-		char *made_by = get_cstring(&t, encoder);
-		bool isnull;
-		Datum value;
 
-		key.info.name = get_cstring(&t, route_name);
-		route = bsearch(&key, routes, n_routes, sizeof(TdRouteRow), route_compare);
-		if (route == NULL)
+		if (route == TD_NONE)
 			continue;
 		if (n == room)
 		{
 			room *= 2;
 			rows = repalloc_huge(rows, sizeof(TdUtteranceRow) * room);
+			owners = repalloc_huge(owners, sizeof(uint32) * room);
 		}
+		owners[n] = route;
 		row = &rows[n++];
-		row->route = (int) (route - routes);
-		row->position = DatumGetInt32(slot_getattr(t.slot, position, &isnull));
-		row->negative = get_bool(&t, negative);
-		row->text = get_text(&t, utterance);
+		row->position = tdpg_scan_int(&t, position, 0);
+		row->negative = tdpg_scan_bool(&t, negative);
+		row->text = tdpg_scan_text(&t, utterance);
 		row->vector = NULL;
-		value = slot_getattr(t.slot, embedding, &isnull);
-		if (!isnull && made_by != NULL && strcmp(made_by, encoder_id) == 0)
+		if (!tdpg_scan_is(&t, encoder, encoder_id))
+			continue;
+		/* A vector that does not fit is as good as none: the text is embedded again. */
+		vector = tdpg_scan_vector(&t, embedding, dim);
+		if (vector != NULL)
 		{
-			int found;
-			const float *values = tdpg_vector(value, &found);
-
-			/* A vector that does not fit is as good as none: the text is embedded again. */
-			if (found == dim)
+			memcpy(unit, vector, sizeof(float) * dim);
+			if (td_vec_normalise(unit, dim) == TD_OK)
 			{
-				float *copy = palloc(sizeof(float) * dim);
+				int8_t *quantised = palloc(dim);
 
-				memcpy(copy, values, sizeof(float) * dim);
-				if (td_vec_normalise(copy, dim) == TD_OK)
-					row->vector = copy;
+				row->scale = td_vec_quantise(unit, dim, quantised);
+				row->vector = quantised;
 			}
 		}
 	}
-	scan_end(&t);
-	qsort(rows, n, sizeof(TdUtteranceRow), utterance_compare);
-	*n_utterances = n;
-	return rows;
+	tdpg_scan_end(&t);
+	pfree(names);
+	return sort_utterances(rows, owners, n, n_routes, first);
 }
 
 static uint32
@@ -212,7 +243,7 @@ scorer_number(const char *name)
 bool
 tdpg_read_scorer(Snapshot snapshot, const char *encoder_id, TdScorerRow *row)
 {
-	TableScan t;
+	TdTableScan t;
 	AttrNumber encoder;
 	AttrNumber scorer;
 	AttrNumber mu;
@@ -221,28 +252,28 @@ tdpg_read_scorer(Snapshot snapshot, const char *encoder_id, TdScorerRow *row)
 	AttrNumber weights;
 	bool found = false;
 
-	scan_begin(&t, "route_scorer", snapshot);
-	encoder = column(&t, "encoder");
-	scorer = column(&t, "scorer");
-	mu = column(&t, "confidence_mu");
-	s = column(&t, "confidence_s");
-	fingerprint = column(&t, "fingerprint");
-	weights = column(&t, "weights");
-	while (!found && scan_next(&t))
+	tdpg_scan_begin(&t, "route_scorer", snapshot);
+	encoder = tdpg_scan_column(&t, "encoder");
+	scorer = tdpg_scan_column(&t, "scorer");
+	mu = tdpg_scan_column(&t, "confidence_mu");
+	s = tdpg_scan_column(&t, "confidence_s");
+	fingerprint = tdpg_scan_column(&t, "fingerprint");
+	weights = tdpg_scan_column(&t, "weights");
+	while (!found && tdpg_scan_next(&t))
 	{
 		bool isnull;
 		Datum value;
 
-		if (strcmp(get_cstring(&t, encoder), encoder_id) != 0)
+		if (!tdpg_scan_is(&t, encoder, encoder_id))
 			continue;
 		found = true;
-		row->scorer = scorer_number(get_cstring(&t, scorer));
-		row->mu = get_double(&t, mu, 0.0);
-		row->s = get_double(&t, s, 1.0);
-		row->fingerprint = strtoull(get_cstring(&t, fingerprint), NULL, 16);
+		row->scorer = scorer_number(tdpg_scan_cstring(&t, scorer));
+		row->mu = tdpg_scan_double(&t, mu, 0.0);
+		row->s = tdpg_scan_double(&t, s, 1.0);
+		row->fingerprint = strtoull(tdpg_scan_cstring(&t, fingerprint), NULL, 16);
 		row->weights = NULL;
 		row->weights_size = 0;
-		value = slot_getattr(t.slot, weights, &isnull);
+		value = tdpg_scan_datum(&t, weights, &isnull);
 		if (!isnull)
 		{
 			bytea *bytes = DatumGetByteaPCopy(value);
@@ -251,6 +282,6 @@ tdpg_read_scorer(Snapshot snapshot, const char *encoder_id, TdScorerRow *row)
 			row->weights_size = VARSIZE(bytes) - VARHDRSZ;
 		}
 	}
-	scan_end(&t);
+	tdpg_scan_end(&t);
 	return found;
 }

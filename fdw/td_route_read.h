@@ -21,11 +21,11 @@ typedef struct TdRouteRow
 /* A row of tinydancer.route_utterance. */
 typedef struct TdUtteranceRow
 {
-	int route; /* position among the routes */
 	int position;
 	bool negative;
-	TdText text;		 /* empty: a vector that the caller passed */
-	const float *vector; /* NULL: none of this encoder */
+	TdText text;		  /* empty: a vector that the caller passed */
+	const int8_t *vector; /* [dim], td_vec_quantise(); NULL: none of this encoder */
+	float scale;		  /* of the vector */
 } TdUtteranceRow;
 
 /* A row of tinydancer.route_scorer. */
@@ -42,10 +42,13 @@ typedef struct TdScorerRow
 /* The active routes, sorted by name in byte order. */
 extern TdRouteRow *tdpg_read_routes(Snapshot snapshot, int *n_routes);
 
-/* In the order route, positive before negative, position; rows of other routes are left out. */
+/*
+ * In the order route, positive before negative, position: those of route i begin at (*first)[i] and
+ * end before (*first)[i + 1].  Rows of other routes are left out.
+ */
 extern TdUtteranceRow *tdpg_read_utterances(Snapshot snapshot, const TdRouteRow *routes,
 											int n_routes, const char *encoder_id, int dim,
-											int *n_utterances);
+											uint32 **first);
 
 /* The row of that encoder; false when routes were never tuned with it. */
 extern bool tdpg_read_scorer(Snapshot snapshot, const char *encoder_id, TdScorerRow *row);

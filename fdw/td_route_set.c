@@ -51,37 +51,58 @@ typedef struct Packer
 	Pack negative;
 } Packer;
 
-/* Add a vector, or that of the text; a text that holds nothing to encode gets zeros. */
+/* Room for one more vector. */
 static void
-pack_vector(Packer *packer, Pack *pack, TdText text, const float *vector)
+make_room(Packer *packer, Pack *pack)
 {
 	MemoryContext context = packer->set->context;
 	size_t dim = packer->set->view.dim;
+
+	if (pack->n < pack->room)
+		return;
+	pack->room = Max(pack->room * 2, 16);
+	if (pack->rows == NULL)
+	{
+		pack->rows = MemoryContextAllocHuge(context, pack->room * dim);
+		pack->scales = MemoryContextAllocHuge(context, pack->room * sizeof(float));
+	}
+	else
+	{
+		pack->rows = repalloc_huge(pack->rows, pack->room * dim);
+		pack->scales = repalloc_huge(pack->scales, pack->room * sizeof(float));
+	}
+}
+
+/* Add the vector of a text; one that holds nothing to encode gets zeros. */
+static void
+pack_text(Packer *packer, Pack *pack, TdText text)
+{
+	size_t dim = packer->set->view.dim;
 	td_embed_info info;
 
-	if (vector == NULL)
+	if (packer->encoder == NULL)
+		return;
+	if (tdpg_embed(packer->embedder, packer->encoder, text, packer->vector, &info) != TD_OK)
+		memset(packer->vector, 0, sizeof(float) * dim);
+	make_room(packer, pack);
+	pack->scales[pack->n] = td_vec_quantise(packer->vector, dim, pack->rows + pack->n * dim);
+	pack->n++;
+}
+
+/* Add the vector of an utterance, the stored one if there is. */
+static void
+pack_utterance(Packer *packer, Pack *pack, const TdUtteranceRow *utterance)
+{
+	size_t dim = packer->set->view.dim;
+
+	if (utterance->vector == NULL)
 	{
-		if (packer->encoder == NULL)
-			return;
-		vector = packer->vector;
-		if (tdpg_embed(packer->embedder, packer->encoder, text, packer->vector, &info) != TD_OK)
-			memset(packer->vector, 0, sizeof(float) * dim);
+		pack_text(packer, pack, utterance->text);
+		return;
 	}
-	if (pack->n == pack->room)
-	{
-		pack->room = Max(pack->room * 2, 16);
-		if (pack->rows == NULL)
-		{
-			pack->rows = MemoryContextAllocHuge(context, pack->room * dim);
-			pack->scales = MemoryContextAllocHuge(context, pack->room * sizeof(float));
-		}
-		else
-		{
-			pack->rows = repalloc_huge(pack->rows, pack->room * dim);
-			pack->scales = repalloc_huge(pack->scales, pack->room * sizeof(float));
-		}
-	}
-	pack->scales[pack->n] = td_vec_quantise(vector, dim, pack->rows + pack->n * dim);
+	make_room(packer, pack);
+	memcpy(pack->rows + pack->n * dim, utterance->vector, dim);
+	pack->scales[pack->n] = utterance->scale;
 	pack->n++;
 }
 
@@ -127,7 +148,7 @@ pack_utterances(Packer *packer, const TdRouteRow *row, const TdUtteranceRow *utt
 	{
 		if (!utterances[i].negative && is_blank(utterances[i].text) && utterances[i].vector != NULL)
 		{
-			pack_vector(packer, &packer->positive, utterances[i].text, utterances[i].vector);
+			pack_utterance(packer, &packer->positive, &utterances[i]);
 			break;
 		}
 	}
@@ -136,15 +157,15 @@ pack_utterances(Packer *packer, const TdRouteRow *row, const TdUtteranceRow *utt
 		for (i = 0; i < n; i++)
 		{
 			if (!utterances[i].negative && !is_blank(utterances[i].text))
-				pack_vector(packer, &packer->positive, utterances[i].text, utterances[i].vector);
+				pack_utterance(packer, &packer->positive, &utterances[i]);
 		}
 	}
 	if (packer->positive.n == before && row->description.data != NULL && !is_blank(row->description))
-		pack_vector(packer, &packer->positive, row->description, NULL);
+		pack_text(packer, &packer->positive, row->description);
 	for (i = 0; i < n; i++)
 	{
 		if (utterances[i].negative)
-			pack_vector(packer, &packer->negative, utterances[i].text, utterances[i].vector);
+			pack_utterance(packer, &packer->negative, &utterances[i]);
 	}
 }
 
@@ -157,7 +178,8 @@ keep_info(MemoryContext context, const TdRouteInfo *from, TdRouteInfo *to)
 	to->name = MemoryContextStrdup(context, from->name);
 	if (from->target_agent != NULL)
 		to->target_agent = MemoryContextStrdup(context, from->target_agent);
-	to->user_tiers = MemoryContextAlloc(context, sizeof(char *) * Max(from->n_user_tiers, 1));
+	if (from->n_user_tiers > 0)
+		to->user_tiers = MemoryContextAlloc(context, sizeof(char *) * from->n_user_tiers);
 	for (i = 0; i < from->n_user_tiers; i++)
 		to->user_tiers[i] = MemoryContextStrdup(context, from->user_tiers[i]);
 }
@@ -229,11 +251,10 @@ set_scorer(TdRouteSet *set, Snapshot snapshot)
 
 static void
 pack_routes(TdRouteSet *set, const TdRouteRow *rows, int n_routes, const TdUtteranceRow *utterances,
-			int n_utterances)
+			const uint32 *first)
 {
 	td_route *routes = MemoryContextAllocHuge(set->context, sizeof(td_route) * Max(n_routes, 1));
 	Packer packer;
-	int at = 0;
 	int i;
 
 	memset(&packer, 0, sizeof(packer));
@@ -244,13 +265,9 @@ pack_routes(TdRouteSet *set, const TdRouteRow *rows, int n_routes, const TdUtter
 	set->infos = MemoryContextAllocHuge(set->context, sizeof(TdRouteInfo) * Max(n_routes, 1));
 	for (i = 0; i < n_routes; i++)
 	{
-		int from = at;
-
-		while (at < n_utterances && utterances[at].route == i)
-			at++;
 		routes[i].first_row = packer.positive.n;
 		routes[i].first_negative = packer.negative.n;
-		pack_utterances(&packer, &rows[i], utterances + from, at - from);
+		pack_utterances(&packer, &rows[i], utterances + first[i], first[i + 1] - first[i]);
 		routes[i].n_rows = packer.positive.n - routes[i].first_row;
 		routes[i].n_negatives = packer.negative.n - routes[i].first_negative;
 		routes[i].priority = rows[i].priority;
@@ -286,8 +303,8 @@ build(Snapshot snapshot)
 	TdSettings settings;
 	TdRouteRow *rows;
 	TdUtteranceRow *utterances;
+	uint32 *first;
 	int n_routes;
-	int n_utterances;
 
 	set->context = context;
 	tdpg_read_settings(snapshot, &settings);
@@ -295,8 +312,8 @@ build(Snapshot snapshot)
 	set->view.dim = set->encoder->dim;
 	rows = tdpg_read_routes(snapshot, &n_routes);
 	utterances = tdpg_read_utterances(snapshot, rows, n_routes, set->encoder->id,
-									  (int) set->view.dim, &n_utterances);
-	pack_routes(set, rows, n_routes, utterances, n_utterances);
+									  (int) set->view.dim, &first);
+	pack_routes(set, rows, n_routes, utterances, first);
 	set_scorer(set, snapshot);
 	MemoryContextSwitchTo(before);
 	MemoryContextDelete(work);

@@ -3,21 +3,19 @@
  *
  * Nothing in, a level out.  Called when an encoder is opened, and by both shells to check a level
  * that a user asks for.
- *
- * __builtin_cpu_supports() reads what the compiler's run-time library found out at load, by CPUID
- * and, for what the operating system must save, XGETBV; asking costs a few loads.
  */
+#include "td_cpu.h"
 #include "tinydancer.h"
 
 td_level
 td_level_best(void)
 {
 #if defined(__x86_64__) && defined(__GNUC__)
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-		__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-		__builtin_cpu_supports("avx512vnni"))
+	if (TD_CPU_HAS(AVX512F, "avx512f") && TD_CPU_HAS(AVX512BW, "avx512bw") &&
+		TD_CPU_HAS(AVX512DQ, "avx512dq") && TD_CPU_HAS(AVX512VL, "avx512vl") &&
+		TD_CPU_HAS(AVX512_VNNI, "avx512vnni"))
 		return TD_LEVEL_AVX512_VNNI;
-	if (__builtin_cpu_supports("avx2"))
+	if (TD_CPU_HAS(AVX2, "avx2"))
 		return TD_LEVEL_AVX2;
 	return TD_LEVEL_SSE2;
 #else

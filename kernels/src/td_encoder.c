@@ -35,6 +35,9 @@ enum
 /* Longest run of occupied slots: bounds what one look-up of a crafted file can cost. */
 #define MAX_PROBES 4096
 
+/* Offsets are relative to one base for so many pieces: see td_vocab. */
+#define PIECES_OF_BASE 256
+
 static float
 bits_to_float(uint32_t bits)
 {
@@ -69,16 +72,103 @@ special_id_is_valid(uint32_t id, uint32_t size)
 	return id < size || id == TD_NONE;
 }
 
+/*
+ * Whether every piece lies in the text behind the one before it; finds the longest.  The first call
+ * of a session waits for this and for index_is_valid(), so their inner loops are such that a
+ * compiler makes vector code of them.
+ */
+static int
+offsets_are_valid(td_vocab *vocab, size_t text_size)
+{
+	uint64_t previous = (uint64_t) vocab->base[0] + vocab->offset[0];
+	size_t from;
+
+	for (from = 1; from <= vocab->size; from = (from | (PIECES_OF_BASE - 1)) + 1)
+	{
+		const uint16_t *offset = vocab->offset + from;
+		size_t n = PIECES_OF_BASE - from % PIECES_OF_BASE;
+		uint64_t position = (uint64_t) vocab->base[from / PIECES_OF_BASE] + offset[0];
+		uint16_t longest = 0;
+		uint16_t empty = 0;
+		size_t i;
+
+		if (n > vocab->size + 1 - from)
+			n = vocab->size + 1 - from;
+		/* An empty piece would match everywhere and never advance. */
+		if (position <= previous)
+			return 0;
+		if (position - previous > vocab->max_piece_size)
+			vocab->max_piece_size = (uint32_t) (position - previous);
+		for (i = 1; i < n; i++)
+		{
+			uint16_t size = (uint16_t) (offset[i] - offset[i - 1]);
+
+			empty |= offset[i] <= offset[i - 1];
+			longest = size > longest ? size : longest;
+		}
+		if (empty)
+			return 0;
+		if (longest > vocab->max_piece_size)
+			vocab->max_piece_size = longest;
+		previous = position + (uint64_t) (offset[n - 1] - offset[0]);
+	}
+	return previous <= text_size;
+}
+
+/* Whether every slot is empty or has an id, and probing soon comes to an empty one. */
+static int
+index_is_valid(const td_vocab *vocab)
+{
+	const uint16_t *index = vocab->index;
+	uint16_t size = (uint16_t) vocab->size;
+	size_t n_slots = vocab->n_slots;
+	size_t n_empty = 0;
+	size_t run = 0;
+	int full = 0;
+	size_t from;
+	size_t i;
+
+	for (from = 0; from < n_slots; from += MAX_PROBES / 2)
+	{
+		size_t n = n_slots - from < MAX_PROBES / 2 ? n_slots - from : MAX_PROBES / 2;
+		uint16_t unknown = 0;
+		uint16_t empty = 0;
+
+		for (i = 0; i < n; i++)
+		{
+			uint16_t id = index[from + i];
+
+			unknown |= (uint16_t) ((id >= size) & (id != TD_VOCAB_EMPTY_SLOT));
+			empty |= id == TD_VOCAB_EMPTY_SLOT;
+		}
+		if (unknown)
+			return 0;
+		full |= !empty;
+	}
+	/* Between two neighbours of these stretches with an empty slot each, no run is too long. */
+	if (!full)
+		return n_slots > 0;
+
+	for (i = 0; i < n_slots; i++)
+	{
+		if (index[i] == TD_VOCAB_EMPTY_SLOT)
+		{
+			n_empty++;
+			run = 0;
+		}
+		else if (++run > MAX_PROBES)
+			return 0;
+	}
+	/* Linear probing ends at an empty slot. */
+	return n_empty > 0;
+}
+
 static td_status
 open_vocab(const td_file *file, const uint32_t *config, td_vocab *vocab)
 {
 	const void *data;
 	size_t text_size;
 	size_t n_slots;
-	size_t n_empty = 0;
-	size_t run = 0;
-	size_t i;
-	uint64_t previous;
 	td_status status;
 
 	vocab->size = config[ENC_VOCAB_SIZE];
@@ -118,33 +208,7 @@ open_vocab(const td_file *file, const uint32_t *config, td_vocab *vocab)
 	vocab->index = data;
 	vocab->n_slots = (uint32_t) n_slots;
 
-	previous = (uint64_t) vocab->base[0] + vocab->offset[0];
-	for (i = 1; i <= vocab->size; i++)
-	{
-		uint64_t position = (uint64_t) vocab->base[i >> 8] + vocab->offset[i];
-
-		/* An empty piece would match everywhere and never advance. */
-		if (position <= previous)
-			return TD_ERR_CORRUPT;
-		if (position - previous > vocab->max_piece_size)
-			vocab->max_piece_size = (uint32_t) (position - previous);
-		previous = position;
-	}
-	if (previous > text_size)
-		return TD_ERR_CORRUPT;
-
-	for (i = 0; i < n_slots; i++)
-	{
-		if (vocab->index[i] == TD_VOCAB_EMPTY_SLOT)
-		{
-			n_empty++;
-			run = 0;
-		}
-		else if (vocab->index[i] >= vocab->size || ++run > MAX_PROBES)
-			return TD_ERR_CORRUPT;
-	}
-	/* Linear probing ends at an empty slot. */
-	return n_empty > 0 ? TD_OK : TD_ERR_CORRUPT;
+	return offsets_are_valid(vocab, text_size) && index_is_valid(vocab) ? TD_OK : TD_ERR_CORRUPT;
 }
 
 static td_status

@@ -3,6 +3,7 @@
  *
  * Weights and a float vector in, a float vector out; called by both shells for the heads of models.
  */
+#include "td_cpu.h"
 #include "td_dot.h"
 #include "td_matvec.h"
 
@@ -13,8 +14,8 @@ td_code_of(uint32_t level)
 	{
 #if defined(__x86_64__) && defined(__GNUC__)
 		case TD_LEVEL_AVX512_VNNI:
-			return __builtin_cpu_supports("avx512vpopcntdq") ? &td_code_avx512_popcnt
-															 : &td_code_avx512;
+			return TD_CPU_HAS(AVX512_VPOPCNTDQ, "avx512vpopcntdq") ? &td_code_avx512_popcnt
+																   : &td_code_avx512;
 		case TD_LEVEL_AVX2:
 			return &td_code_avx2;
 #endif
