@@ -11,6 +11,7 @@ Strided arrays and other element types raise instead of being copied silently.
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -289,6 +290,7 @@ cdef const float *_float_at(const float[::1] view) noexcept:
 
 @cython.final
 @cython.internal
+@cython.freelist(8)
 cdef class _Scratch:
     """A block of memory aligned to 64 bytes."""
 

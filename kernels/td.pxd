@@ -65,7 +65,17 @@ cdef extern from "tinydancer.h" nogil:
                              uint32_t *index, float *score, size_t *n_found, void *scratch,
                              size_t scratch_size)
 
+    size_t td_pack_size(size_t n_rows, size_t dim)
+    void td_pack_make(const int8_t *rows, size_t n_rows, size_t dim, void *packed)
+    td_status td_topk_packed(uint32_t level, const float *query, const void *packed,
+                             const float *scales, size_t n_rows, size_t dim, size_t k,
+                             uint32_t *index, float *score, size_t *n_found, void *scratch,
+                             size_t scratch_size)
+
     # td_sketch.c
+    enum:
+        TD_SKETCH_LEAST
+
     size_t td_sketch_size(size_t n_rows, size_t dim)
     void td_sketch_make(const int8_t *rows, size_t n_rows, size_t dim, void *sketch)
     size_t td_topk_sketched_scratch_size(size_t dim, size_t k)

@@ -100,6 +100,13 @@ lanes_narrow(v16u x, uint8_t *out)
 #endif
 }
 
+/* The lanes in another order, all sixteen numbers written out. */
+#ifdef __clang__
+#define LANES_ORDER(x, ...) __builtin_shufflevector(x, x, __VA_ARGS__)
+#else
+#define LANES_ORDER(x, ...) __builtin_shuffle(x, (v16i) {__VA_ARGS__})
+#endif
+
 /* Sixteen int8 as floats. */
 static TD_INLINE v16f
 lanes_widen(const int8_t *in)

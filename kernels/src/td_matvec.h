@@ -19,6 +19,9 @@
 /* Rows that have at most so many elements have sums within int32. */
 #define TD_MATVEC_MAX 131072u
 
+/* Rows whose elements stand side by side in a pack, four of a row after four of another. */
+#define TD_PACK_ROWS 16
+
 /* Rows that are summed in float before they are added in double: the error stays that of a few. */
 #define TD_SUM_BLOCK 32u
 
@@ -32,6 +35,28 @@ typedef struct td_operand
 	int32_t sum;		  /* of the n */
 	float scale;
 } td_operand;
+
+/*
+ * The signs of many rows, and those of a query.  The first words of all rows are apart: mostly they
+ * say enough.
+ */
+typedef struct td_sketch
+{
+	const uint64_t *first; /* [groups][n_first][TD_SKETCH_GROUP] */
+	const uint64_t *rest;  /* [groups][n_rest][TD_SKETCH_GROUP] */
+	size_t n_first;
+	size_t n_rest;
+	const uint64_t *query; /* [n_first + n_rest] */
+	const int8_t *rows;	   /* [][dim], what the signs are of */
+	size_t dim;
+} td_sketch;
+
+/* Differing signs from which on a row is passed over. */
+typedef struct td_sketch_limit
+{
+	uint32_t first; /* in the first words */
+	uint32_t all;
+} td_sketch_limit;
 
 typedef struct td_code
 {
@@ -53,6 +78,16 @@ typedef struct td_code
 					const td_operand *operand, float *y);
 
 	/*
+	 * The products of packed rows (td_pack_make()), TD_PACK_ROWS a block, as by rows_i8(): those of
+	 * block from and the next ones, until one of a block is above limit.  Returns the number of
+	 * that block, end when there is none; y[TD_PACK_ROWS] holds the products of the last block
+	 * that was worked out.  The operand is followed by zeros up to a multiple of 4.
+	 */
+	size_t (*packed_above)(const uint8_t *packed, const float *scales, size_t n_rows, size_t n,
+						   const td_operand *operand, size_t from, size_t end, float limit,
+						   float *y);
+
+	/*
 	 * y[j] += the sum of weight[r] * rows[r][j] for rows[n_rows][n_out]: TD_SUM_BLOCK rows in
 	 * float, in their order, and such sums in double.
 	 */
@@ -65,13 +100,19 @@ typedef struct td_code
 	size_t (*first_above)(const float *y, size_t from, size_t n, float limit);
 
 	/*
-	 * The rows of a sketch that differ from signs[n_words] in fewer than limit, from group *at on:
-	 * index[room] and distance[room] out; returns how many.  Stops before end, with *at the next
-	 * group, when there is no room for a group's rows; room is at least TD_SKETCH_GROUP.
+	 * The signs of a row[n] after a rotation that spreads what its elements say, (n + 63) / 64
+	 * words, 1: negative.
 	 */
-	size_t (*few_signs)(const uint64_t *sketch, size_t n_words, const uint64_t *signs,
-						uint32_t limit, size_t *at, size_t end, uint32_t *index, uint32_t *distance,
-						size_t room);
+	void (*signs)(const int8_t *row, size_t n, uint64_t *signs);
+
+	/*
+	 * The rows of a sketch that differ from a query in fewer than limit->all signs, and in the
+	 * first words in fewer than limit->first, from group *at on: index[room] out; returns how many.
+	 * Stops before end, with *at the next group, when there is no room for a group's rows; room is
+	 * at least TD_SKETCH_GROUP.  The rows found are on their way to the cache.
+	 */
+	size_t (*few_signs)(const td_sketch *sketch, const td_sketch_limit *limit, size_t *at,
+						size_t end, uint32_t *index, size_t room);
 
 	/* As td_vec_sigmoid() and td_vec_tanh(). */
 	void (*sigmoid)(const float *x, float *y, size_t n);
@@ -87,12 +128,18 @@ extern const td_code td_code_avx512;
 
 /* The same but for few_signs(), which is td_few_signs_popcnt(): with VPOPCNTDQ. */
 extern const td_code td_code_avx512_popcnt;
-size_t td_few_signs_popcnt(const uint64_t *sketch, size_t n_words, const uint64_t *signs,
-						   uint32_t limit, size_t *at, size_t end, uint32_t *index,
-						   uint32_t *distance, size_t room);
+size_t td_few_signs_popcnt(const td_sketch *sketch, const td_sketch_limit *limit, size_t *at,
+						   size_t end, uint32_t *index, size_t room);
 
 /* The code of a td_level. */
 const td_code *td_code_of(uint32_t level);
+
+/* Bytes of a block of a pack. */
+static inline size_t
+td_pack_block(size_t n)
+{
+	return (n + 3) / 4 * 4 * TD_PACK_ROWS;
+}
 
 /* Bytes that hold an operand of n elements. */
 static inline size_t
@@ -154,11 +201,13 @@ td_as_cosine(float product)
 }
 
 /*
- * td_topk_cosine() among the rows candidate[n], ascending, for a query that is an operand; returns
- * how many were found.  In td_topk.c.
+ * Offer rows candidate[n] to the nearest found so far: a heap of size in
+ * index[k] and score[k], the worst first; returns its new size.  td_topk_finish() orders it as
+ * td_topk_cosine() does.  In td_topk.c.
  */
 size_t td_topk_among(const td_code *code, const td_operand *query, const int8_t *rows,
 					 const float *scales, const uint32_t *candidate, size_t n, size_t dim, size_t k,
-					 uint32_t *index, float *score);
+					 uint32_t *index, float *score, size_t size);
+void td_topk_finish(uint32_t *index, float *score, size_t size);
 
 #endif /* TD_MATVEC_H */

@@ -80,6 +80,38 @@ rows_i8(const int8_t *rows, const float *scales, size_t n_rows, size_t n, const 
 		some_rows_i8(rows + row * n, scales + row, 1, n, operand, y + row);
 }
 
+/* Of 32 bytes of a pack, eight rows: the products with four elements of the operand, added. */
+static TD_INLINE __m256i
+four_products(const uint8_t *packed, __m256i x)
+{
+	__m256i row = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *) packed),
+								   _mm256_set1_epi8((char) 0x80));
+	__m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(row), _mm256_sign_epi8(x, row));
+
+	return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+static TD_INLINE void
+pack_sums(const uint8_t *block, size_t n, const td_operand *operand, int32_t *sum)
+{
+	__m256i low = _mm256_setzero_si256();
+	__m256i high = _mm256_setzero_si256();
+	size_t i;
+
+	for (i = 0; i < n; i += 4, block += 4 * TD_PACK_ROWS)
+	{
+		int32_t four;
+		__m256i x;
+
+		memcpy(&four, operand->narrow + i, sizeof(four));
+		x = _mm256_set1_epi32(four);
+		low = _mm256_add_epi32(low, four_products(block, x));
+		high = _mm256_add_epi32(high, four_products(block + 32, x));
+	}
+	_mm256_storeu_si256((__m256i *) sum, low);
+	_mm256_storeu_si256((__m256i *) (sum + 8), high);
+}
+
 static TD_INLINE uint32_t
 lanes_above(const float *y, float limit)
 {

@@ -143,6 +143,45 @@ rows_i8(const int8_t *rows, const float *scales, size_t n_rows, size_t n, const 
 	}
 }
 
+/* Sixteen rows by four elements of a pack, and those of the operand. */
+static TD_INLINE __m512i
+add_packed(__m512i acc, const uint8_t *packed, const int8_t *x)
+{
+	int32_t four;
+
+	memcpy(&four, x, sizeof(four));
+	return _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(packed), _mm512_set1_epi32(four));
+}
+
+/*
+ * A row stays in its place of the register, so nothing is added across.  Rows are offset by 128 in
+ * the pack.  What is read at once is one stream, which the second cache gives at its full speed.
+ */
+static TD_INLINE void
+pack_sums(const uint8_t *block, size_t n, const td_operand *operand, int32_t *sum)
+{
+	const int8_t *x = operand->narrow;
+	__m512i acc[4];
+	size_t i = 0;
+	int a;
+
+	acc[0] = _mm512_set1_epi32((int32_t) (-128 * (uint32_t) operand->sum));
+#pragma GCC unroll 4
+	for (a = 1; a < 4; a++)
+		acc[a] = _mm512_setzero_si512();
+	for (; i + 16 <= n; i += 16, block += 16 * TD_PACK_ROWS)
+	{
+#pragma GCC unroll 4
+		for (a = 0; a < 4; a++)
+			acc[a] = add_packed(acc[a], block + 64 * a, x + i + 4 * a);
+	}
+	for (; i < n; i += 4, block += 4 * TD_PACK_ROWS)
+		acc[0] = add_packed(acc[0], block, x + i);
+	acc[0] = _mm512_add_epi32(acc[0], acc[1]);
+	acc[2] = _mm512_add_epi32(acc[2], acc[3]);
+	_mm512_storeu_si512(sum, _mm512_add_epi32(acc[0], acc[2]));
+}
+
 static TD_INLINE uint32_t
 lanes_above(const float *y, float limit)
 {

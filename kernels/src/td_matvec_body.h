@@ -7,12 +7,14 @@
  *   ROWS           rows of floats that are multiplied at a time, their sums in registers
  *   WIDE_OPERAND   1: rows_i8() reads the operand as int16
  *   rows_i8()      the one of td_code, see td_matvec.h
+ *   pack_sums()    the sums of the int8 products of the operand and each row of a block of a pack
  *   signs_below()  see td_sketch_body.h
  *   lanes_above()  a bit for each of sixteen floats, the first lowest: 1 where it is above a limit
  */
 #include <string.h>
 
 #include "td_dot.h"
+#include "td_lanes.h"
 #include "td_math.h"
 #include "td_sketch_body.h"
 
@@ -85,6 +87,42 @@ rows_f32(const float *rows, size_t n_rows, size_t n, const float *x, float *y)
 		some_rows_f32(rows + row * n, 1, n, x, y + row);
 }
 
+static TD_INLINE uint32_t
+one_block(const uint8_t *block, const float *scales, size_t n, const td_operand *operand,
+		  float limit, float *y)
+{
+	v16f row_scales;
+	v16i sum;
+	v16f product;
+
+	memcpy(&row_scales, scales, sizeof(row_scales));
+	pack_sums(block, n, operand, (int32_t *) &sum);
+	product = __builtin_convertvector(sum, v16f) * (operand->scale * row_scales);
+	memcpy(y, &product, sizeof(product));
+	return lanes_above(y, limit);
+}
+
+static size_t
+packed_above(const uint8_t *packed, const float *scales, size_t n_rows, size_t n,
+			 const td_operand *operand, size_t from, size_t end, float limit, float *y)
+{
+	const size_t size = td_pack_block(n);
+	const size_t whole = n_rows / TD_PACK_ROWS;
+
+	for (packed += from * size; from < end && from < whole; from++, packed += size)
+		if (one_block(packed, scales + from * TD_PACK_ROWS, n, operand, limit, y) != 0)
+			return from;
+	if (from < end)
+	{
+		float last[TD_PACK_ROWS] = {0.0f};
+
+		memcpy(last, scales + from * TD_PACK_ROWS, n_rows % TD_PACK_ROWS * sizeof(float));
+		if (one_block(packed, last, n, operand, limit, y) != 0)
+			return from;
+	}
+	return end;
+}
+
 static size_t
 first_above(const float *y, size_t from, size_t n, float limit)
 {
@@ -151,6 +189,88 @@ make_operand(const float *x, size_t n, void *scratch, td_operand *operand)
 	operand->sum = sum;
 	if (WIDE_OPERAND)
 		td_widen(narrow, n, wide);
+}
+
+/* Elements that are rotated together, at most. */
+#define ROTATED 1024
+
+/* Lanes of which bit is set in their number, turned, and to each the other of its pair added. */
+#define PAIRED(x, bit, ...)                                                                        \
+	(LANES_ORDER(x, __VA_ARGS__) +                                                                 \
+	 ((x ^ -(((v16i) {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} & bit) / bit)) +       \
+	  ((v16i) {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} & bit) / bit))
+
+/*
+ * Half of the signs turned, then the Walsh-Hadamard transform: of a power of two of elements, of
+ * which as many are kept as came in.  Afterwards no element says more than others, as Charikar's
+ * law wants it (Ailon and Chazelle 2009).  Returns how many lanes of turned[] there are.
+ */
+static TD_INLINE void
+rotate(const int8_t *row, size_t n, v16i *turned)
+{
+	int32_t *elements = (int32_t *) turned;
+	size_t width = LANES;
+	size_t half;
+	size_t i;
+	size_t j;
+
+	while (width < n)
+		width *= 2;
+	for (i = 0; i < n; i++)
+	{
+		uint32_t mixed = (uint32_t) i * 0x9e3779b1u;
+
+		mixed = (mixed ^ mixed >> 15) * 0x85ebca77u;
+		/* All ones or all zeros: the value turned, or as it is. */
+		mixed = 0u - (mixed >> 31);
+		elements[i] = (row[i] ^ (int32_t) mixed) - (int32_t) mixed;
+	}
+	memset(elements + n, 0, (width - n) * sizeof(*elements));
+	for (half = width / LANES / 2; half > 0; half /= 2)
+	{
+		for (i = 0; i < width / LANES; i += 2 * half)
+			for (j = i; j < i + half; j++)
+			{
+				v16i sum = turned[j] + turned[j + half];
+
+				turned[j + half] = turned[j] - turned[j + half];
+				turned[j] = sum;
+			}
+	}
+	for (i = 0; i < width / LANES; i++)
+	{
+		v16i x = turned[i];
+
+		x = PAIRED(x, 8, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+		x = PAIRED(x, 4, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+		x = PAIRED(x, 2, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+		turned[i] = PAIRED(x, 1, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+	}
+}
+
+static void
+signs(const int8_t *row, size_t n, uint64_t *signs)
+{
+	v16i turned[ROTATED / LANES];
+	size_t done;
+	size_t i;
+
+	memset(signs, 0, (n + 63) / 64 * sizeof(*signs));
+	for (done = 0; done < n; done += ROTATED)
+	{
+		size_t part = n - done < ROTATED ? n - done : ROTATED;
+
+		rotate(row + done, part, turned);
+		for (i = 0; i < part; i += LANES)
+		{
+			v16f opposite = __builtin_convertvector(-turned[i / LANES], v16f);
+			uint32_t bits = lanes_above((const float *) &opposite, 0.0f);
+
+			if (part - i < LANES)
+				bits &= (1u << (part - i)) - 1;
+			signs[(done + i) / 64] |= (uint64_t) bits << (i % 64);
+		}
+	}
 }
 
 static void
@@ -286,14 +406,7 @@ exp_minus(const float *x, float *y, size_t n)
 }
 
 #define CODE(few_signs)                                                                            \
-	{check,                                                                                        \
-	 make_operand,                                                                                 \
-	 rows_f32,                                                                                     \
-	 rows_i8,                                                                                      \
-	 weighted_rows_f32,                                                                            \
-	 weighted_rows_i8,                                                                             \
-	 first_above,                                                                                  \
-	 few_signs,                                                                                    \
-	 sigmoid,                                                                                      \
-	 hyperbolic_tangent,                                                                           \
+	{check,		   make_operand,	  rows_f32,			rows_i8,                                   \
+	 packed_above, weighted_rows_f32, weighted_rows_i8, first_above,                               \
+	 signs,		   few_signs,		  sigmoid,			hyperbolic_tangent,                        \
 	 exp_minus}

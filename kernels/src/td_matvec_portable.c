@@ -24,6 +24,50 @@ rows_i8(const int8_t *rows, const float *scales, size_t n_rows, size_t n, const 
 			(float) td_dot_wide(operand->wide, rows + row * n, n) * (operand->scale * scales[row]);
 }
 
+/* Vectors that most processors have a register for: longer ones are taken apart badly. */
+typedef int16_t v8h __attribute__((vector_size(16), may_alias));
+typedef uint16_t v8w __attribute__((vector_size(16), may_alias));
+typedef int32_t v4i __attribute__((vector_size(16), may_alias));
+typedef uint32_t v4u __attribute__((vector_size(16), may_alias));
+
+/* Two elements, as the low and the high half of four numbers. */
+static TD_INLINE v8h
+two_of(int8_t low, int8_t high)
+{
+	const uint32_t both = (uint32_t) (uint16_t) high << 16 | (uint16_t) low;
+
+	return (v8h) (v4u){both, both, both, both};
+}
+
+/* Four rows a register; the products of neighbours, at most 2 * 128 * 127, fit in 16 bits. */
+static TD_INLINE void
+pack_sums(const uint8_t *block, size_t n, const td_operand *operand, int32_t *sum)
+{
+	v4i acc[4] = {{0}, {0}, {0}, {0}};
+	size_t i;
+	int q;
+
+	for (i = 0; i < n; i += 4, block += 4 * TD_PACK_ROWS)
+	{
+		const int8_t *x = operand->narrow + i;
+		v8h even = two_of(x[0], x[2]);
+		v8h odd = two_of(x[1], x[3]);
+
+#pragma GCC unroll 4
+		for (q = 0; q < 4; q++)
+		{
+			v8w pairs;
+			v8h two;
+
+			memcpy(&pairs, block + 16 * q, sizeof(pairs));
+			pairs ^= 0x8080;
+			two = ((v8h) (pairs << 8) >> 8) * even + ((v8h) pairs >> 8) * odd;
+			acc[q] += ((v4i) ((v4u) two << 16) >> 16) + ((v4i) two >> 16);
+		}
+	}
+	memcpy(sum, acc, sizeof(acc));
+}
+
 static TD_INLINE uint32_t
 lanes_above(const float *y, float limit)
 {

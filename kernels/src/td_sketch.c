@@ -2,12 +2,15 @@
  * td_sketch.c - the rows nearest to a query among very many, most of which are passed over.
  *
  * A float query, int8 rows and a sketch of them in, row numbers and cosines out; called by
- * kernels/_kernels.pyx for large sets.  The sketch is the sign of each element: of two unit vectors
- * at an angle, each sign differs with a chance of angle / pi (Charikar 2002), so rows of few
- * differing signs are the candidates, and their int8 products decide.
+ * kernels/_kernels.pyx and td_routes.c for large sets.  The sketch is the sign of each element of
+ * the rotated row: of two unit vectors at an angle, each sign differs with a chance of angle / pi
+ * (Charikar 2002), so rows of few differing signs are the candidates, and their int8 products
+ * decide.
  *
- * What was passed over had at least so many differing signs; whether a row as near as the k-th
- * found could be among it is judged by that chance.  When it could, all rows are compared.
+ * The sketch is read in parts, each twice as long as the one before.  How many signs may differ is
+ * guessed for a part from the k-th cosine that was found before it, boldly for the short ones.  At
+ * the end the k-th cosine says how many signs it would have taken; parts that were guessed too
+ * boldly are read again.
  */
 #include <math.h>
 #include <string.h>
@@ -17,29 +20,50 @@
 /* Rows of a group, whose words stand side by side: a register of 64-bit words. */
 #define GROUP TD_SKETCH_GROUP
 
+/* Parts of the sketch. */
+#define PARTS 12
+
 /*
- * Candidates are as many as have this many int8 elements: the fewer signs there are, the less they
- * say.  bench/kernels.py: of 100,000 vectors of CLINC150 and Banking77 with noise, the nearest is
- * found for 99.5 % of the held-out requests with 128 dimensions, and for all of 400 with 384.
+ * How many standard deviations of the count of differing signs are held to be enough: a row as
+ * near as the k-th is passed over in some hundredths of the cases, nearer ones in fewer.
+ * bench/kernels.py measures how often, on vectors of CLINC150 and Banking77.
  */
-#define CANDIDATE_BYTES 49152u
-#define LEAST_CANDIDATES 64u
+#define DEVIATIONS 2.25f
 
-/* How many standard deviations of the count of differing signs are held to be enough. */
-#define DEVIATIONS 2.5f
+/*
+ * The same for the first half of the signs, where that is read apart: those it lets through are
+ * read from all over the memory, which costs more than reading on.
+ */
+#define FIRST_DEVIATIONS 2.5f
 
-/* Of so many groups one is looked at first, for a limit to begin with. */
-#define SAMPLED 32
+/* Deviations by which the guess for a part falls short, for each part that comes after it. */
+#define BOLDNESS 0.3f
 
-typedef struct found_rows
+/* Before anything is known: deviations by which rows are nearer than most. */
+#define NEARER 1.5f
+
+/* Where more rows of a part are let through, a guess is one deviation bolder from there on. */
+#define ALLOWED(n_rows) (16 + (n_rows) / 128)
+
+/* Where more than one in so many rows would be compared, comparing all in order is faster. */
+#define COMPARED_SHARE 16
+
+/* Rows whose signs were few, before they are compared. */
+#define ROOM 128
+
+typedef struct search
 {
-	uint32_t *index;
-	uint32_t *distance; /* differing signs */
-	size_t n;
-	size_t wanted;
-	uint32_t limit;	  /* rows at or beyond it are passed over */
-	uint32_t *counts; /* [dim + 1]: how many rows have which distance */
-} found_rows;
+	const td_code *code;
+	const td_operand *operand;
+	td_sketch sketch;
+	const float *scales;
+	size_t n_rows;
+	size_t k;
+	uint32_t *index; /* the nearest found, as by td_topk_among() */
+	float *score;
+	size_t n_found;
+	size_t n_compared;
+} search;
 
 static size_t
 n_words(size_t dim)
@@ -59,62 +83,35 @@ td_sketch_size(size_t n_rows, size_t dim)
 	return n_groups(n_rows) * n_words(dim) * GROUP * sizeof(uint64_t);
 }
 
-/* The signs of 64 or fewer elements, 1: negative. */
-static uint64_t
-signs_of(const int8_t *row, size_t n)
+/* Words of a row that are read first: half of them, unless they are too few to say anything. */
+static size_t
+n_first(size_t dim)
 {
-	uint64_t signs = 0;
-	size_t i;
-
-	for (i = 0; i < n; i++)
-		signs |= (uint64_t) (row[i] < 0) << i;
-	return signs;
+	return n_words(dim) < 4 ? n_words(dim) : (n_words(dim) + 1) / 2;
 }
 
 void
 td_sketch_make(const int8_t *rows, size_t n_rows, size_t dim, void *sketch)
 {
+	const td_code *code = td_code_of(td_level_best());
 	uint64_t *words = sketch;
+	uint64_t signs[TD_MATVEC_MAX / 64];
 	size_t row;
 	size_t w;
 
 	memset(sketch, 0, td_sketch_size(n_rows, dim));
 	for (row = 0; row < n_rows; row++)
 	{
+		code->signs(rows + row * dim, dim, signs);
 		for (w = 0; w < n_words(dim); w++)
 		{
-			size_t left = dim - 64 * w;
+			size_t at = w < n_first(dim) ? 0 : n_groups(n_rows) * n_first(dim);
+			size_t of = w < n_first(dim) ? n_first(dim) : n_words(dim) - n_first(dim);
 
-			words[(row / GROUP * n_words(dim) + w) * GROUP + row % GROUP] =
-				signs_of(rows + row * dim + 64 * w, left < 64 ? left : 64);
+			at += row / GROUP * of + (w < n_first(dim) ? w : w - n_first(dim));
+			words[at * GROUP + row % GROUP] = signs[w];
 		}
 	}
-}
-
-static size_t
-n_candidates(size_t dim, size_t k)
-{
-	size_t n = CANDIDATE_BYTES / dim > LEAST_CANDIDATES ? CANDIDATE_BYTES / dim : LEAST_CANDIDATES;
-
-	return n > 8 * k ? n : 8 * k;
-}
-
-/* Where things lie in the scratch. */
-static size_t
-lay_out(size_t dim, size_t k, char *start, found_rows *found, uint64_t **query)
-{
-	size_t list = 2 * n_candidates(dim, k) * sizeof(uint32_t);
-	size_t at = td_operand_size(dim);
-
-	at = (at + 63) / 64 * 64;
-	if (start != NULL)
-	{
-		*query = (uint64_t *) (start + at);
-		found->index = (uint32_t *) (start + at + n_words(dim) * sizeof(uint64_t));
-		found->distance = (uint32_t *) ((char *) found->index + list);
-		found->counts = (uint32_t *) ((char *) found->distance + list);
-	}
-	return at + n_words(dim) * sizeof(uint64_t) + 2 * list + (dim + 1) * sizeof(uint32_t);
 }
 
 size_t
@@ -122,80 +119,108 @@ td_topk_sketched_scratch_size(size_t dim, size_t k)
 {
 	if (dim == 0 || dim > TD_MATVEC_MAX || k > UINT32_MAX)
 		return 0;
-	return lay_out(dim, k, NULL, NULL, NULL);
+	return (td_operand_size(dim) + 63) / 64 * 64 + n_words(dim) * sizeof(uint64_t);
 }
 
-/* Keep the nearest of what was found, at most as many as wanted, and pass over what is as far. */
-static void
-keep_nearest(found_rows *found, size_t n_rows, size_t dim)
+/* Differing signs that a row as near as cosine has less than, but for a chance. */
+static uint32_t
+limit_of(float cosine, float deviations, size_t dim)
 {
-	uint32_t limit = 0;
-	size_t kept = 0;
-	size_t i;
-
-	memset(found->counts, 0, (dim + 1) * sizeof(uint32_t));
-	for (i = 0; i < found->n; i++)
-		found->counts[found->distance[i]]++;
-	for (i = 0; limit < found->limit && i + found->counts[limit] <= found->wanted; limit++)
-		i += found->counts[limit];
-	found->limit = limit;
-	for (i = 0; i < found->n; i++)
-	{
-		/* Behind the last row of the last group there is nothing. */
-		if (found->distance[i] >= limit || found->index[i] >= n_rows)
-			continue;
-		found->index[kept] = found->index[i];
-		found->distance[kept++] = found->distance[i];
-	}
-	found->n = kept;
-}
-
-/*
- * A limit that some more rows than wanted are expected to be within.  Without it each row that is
- * nearer than those before would be kept for a while: thousands.
- */
-static void
-begin_with_sample(const td_code *code, const void *sketch, const uint64_t *signs, size_t n_rows,
-				  size_t dim, found_rows *found)
-{
-	size_t group;
-
-	if (n_groups(n_rows) / SAMPLED < found->wanted / TD_SKETCH_GROUP)
-		return;
-	memset(found->counts, 0, (dim + 1) * sizeof(uint32_t));
-	for (group = 0; group < n_groups(n_rows); group += SAMPLED)
-	{
-		uint32_t index[GROUP];
-		uint32_t distance[GROUP];
-		size_t at = group;
-		size_t n = code->few_signs(sketch, n_words(dim), signs, (uint32_t) dim + 1, &at, group + 1,
-								   index, distance, GROUP);
-
-		while (n-- > 0)
-			found->counts[distance[n]]++;
-	}
-	found->limit = 0;
-	for (group = 0; group < found->wanted * 3 / 2 / SAMPLED; found->limit++)
-		group += found->counts[found->limit];
-}
-
-/*
- * Whether a row as near as cosine would have been found but for a chance of some thousandths: so
- * many standard deviations lie between the differing signs expected of it and the limit.
- */
-static int
-is_enough(float cosine, uint32_t limit, size_t dim)
-{
+	float near = cosine < 0.0f ? -cosine : cosine;
 	float angle;
 	float chance;
 
-	if (!(cosine >= 0.0f))
-		return 0;
 	/* Abramowitz and Stegun 1964, 4.4.45: error at most 7e-5. */
-	angle = ((-0.0187293f * cosine + 0.0742610f) * cosine - 0.2121144f) * cosine + 1.5707288f;
-	chance = sqrtf(1.0f - cosine) * angle * 0.318309886f;
-	return (float) limit >=
-		   (float) dim * chance + DEVIATIONS * sqrtf((float) dim * chance * (1.0f - chance));
+	angle = ((-0.0187293f * near + 0.0742610f) * near - 0.2121144f) * near + 1.5707288f;
+	chance = sqrtf(1.0f - near) * angle * 0.318309886f;
+	chance = cosine < 0.0f ? 1.0f - chance : chance;
+	angle = (float) dim * chance + deviations * sqrtf((float) dim * chance * (1.0f - chance));
+	return angle < 0.0f ? 1u : (uint32_t) angle + 1u;
+}
+
+static td_sketch_limit
+limits_of(const search *s, float cosine, float deviations)
+{
+	size_t dim = s->sketch.dim;
+	td_sketch_limit limit;
+
+	limit.all = limit_of(cosine, deviations, dim);
+	limit.first =
+		s->sketch.n_rest == 0
+			? limit.all
+			: limit_of(cosine, deviations + FIRST_DEVIATIONS - DEVIATIONS, 64 * s->sketch.n_first);
+	return limit;
+}
+
+/* Compare the rows of groups from *at on that are within the limit, up to end or about so many. */
+static void
+look_through(search *s, size_t *at, size_t end, const td_sketch_limit *limit, size_t allowed)
+{
+	size_t compared = 0;
+
+	while (*at < end && compared < allowed)
+	{
+		uint32_t index[ROOM];
+		size_t room = allowed - compared < ROOM ? allowed - compared : ROOM;
+		size_t n =
+			s->code->few_signs(&s->sketch, limit, at, end, index, room < GROUP ? GROUP : room);
+
+		/* Behind the last row of the last group there is nothing. */
+		while (n > 0 && index[n - 1] >= s->n_rows)
+			n--;
+		s->n_found = td_topk_among(s->code, s->operand, s->sketch.rows, s->scales, index, n,
+								   s->sketch.dim, s->k, s->index, s->score, s->n_found);
+		compared += n;
+	}
+	s->n_compared += compared;
+}
+
+/* Look through a part by a guess; the least limit of it out. */
+static td_sketch_limit
+guess(search *s, size_t at, size_t end, float deviations)
+{
+	td_sketch_limit least = {UINT32_MAX, UINT32_MAX};
+
+	while (at < end)
+	{
+		td_sketch_limit limit = s->n_found < s->k
+									? limits_of(s, 0.0f, deviations - DEVIATIONS - NEARER)
+									: limits_of(s, s->score[0], deviations);
+
+		least.first = limit.first < least.first ? limit.first : least.first;
+		least.all = limit.all < least.all ? limit.all : least.all;
+		look_through(s, &at, end, &limit, ALLOWED((end - at) * GROUP));
+		deviations -= 1.0f;
+	}
+	return least;
+}
+
+/* Whether the k nearest were found without comparing too many. */
+static int
+find(search *s)
+{
+	const size_t most = s->n_rows / COMPARED_SHARE;
+	size_t begin[PARTS + 1] = {0};
+	td_sketch_limit limit[PARTS];
+	int part;
+
+	for (part = 0; part < PARTS; part++)
+	{
+		begin[part + 1] = n_groups(s->n_rows) >> (PARTS - 1 - part);
+		limit[part] = guess(s, begin[part], begin[part + 1],
+							DEVIATIONS - BOLDNESS * (float) (PARTS - 1 - part));
+	}
+	if (s->n_found < s->k)
+		return 0;
+	for (part = 0; part < PARTS && s->n_compared <= most; part++)
+	{
+		td_sketch_limit needed = limits_of(s, s->score[0], DEVIATIONS);
+		size_t at = begin[part];
+
+		if (needed.all > limit[part].all || needed.first > limit[part].first)
+			look_through(s, &at, begin[part + 1], &needed, most);
+	}
+	return s->n_compared <= most;
 }
 
 td_status
@@ -205,11 +230,7 @@ td_topk_sketched(uint32_t level, const float *query, const int8_t *rows, const f
 				 size_t scratch_size)
 {
 	const td_code *code = td_code_of(level);
-	found_rows found = {NULL, NULL, 0, 0, 0, NULL};
-	uint64_t *signs = NULL;
 	td_operand operand;
-	size_t at = 0;
-	size_t w;
 
 	if (dim == 0 || dim > TD_MATVEC_MAX || n_rows > UINT32_MAX - GROUP || k > UINT32_MAX)
 		return TD_ERR_SHAPE;
@@ -219,30 +240,31 @@ td_topk_sketched(uint32_t level, const float *query, const int8_t *rows, const f
 		return TD_ERR_NONFINITE;
 
 	*is_exact = 1;
-	(void) lay_out(dim, k, scratch, &found, &signs);
-	found.wanted = n_candidates(dim, k);
-	found.limit = (uint32_t) dim + 1;
-	code->make_operand(query, dim, scratch, &operand);
-	for (w = 0; w < n_words(dim); w++)
-		signs[w] = signs_of(operand.narrow + 64 * w, dim - 64 * w < 64 ? dim - 64 * w : 64);
-	begin_with_sample(code, sketch, signs, n_rows, dim, &found);
-	while (at < n_groups(n_rows))
+	if (k > 0 && k <= n_rows / COMPARED_SHARE)
 	{
-		found.n += code->few_signs(sketch, n_words(dim), signs, found.limit, &at, n_groups(n_rows),
-								   found.index + found.n, found.distance + found.n,
-								   2 * found.wanted - found.n);
-		if (at < n_groups(n_rows))
-			keep_nearest(&found, n_rows, dim);
-	}
-	keep_nearest(&found, n_rows, dim);
-	*n_found =
-		td_topk_among(code, &operand, rows, scales, found.index, found.n, dim, k, index, score);
-	if (found.n == n_rows)
-		return TD_OK;
-	if (*n_found == k && k > 0 && is_enough(score[k - 1], found.limit, dim))
-	{
-		*is_exact = 0;
-		return TD_OK;
+		uint64_t *signs = (uint64_t *) ((char *) scratch + (td_operand_size(dim) + 63) / 64 * 64);
+		const uint64_t *first = sketch;
+		search s = {code,
+					&operand,
+					{first, first + n_groups(n_rows) * n_first(dim) * GROUP, n_first(dim),
+					 n_words(dim) - n_first(dim), signs, rows, dim},
+					scales,
+					n_rows,
+					k,
+					index,
+					score,
+					0,
+					0};
+
+		code->make_operand(query, dim, scratch, &operand);
+		code->signs(operand.narrow, dim, signs);
+		if (find(&s))
+		{
+			td_topk_finish(index, score, k);
+			*n_found = k;
+			*is_exact = 0;
+			return TD_OK;
+		}
 	}
 	return td_topk_cosine(level, query, rows, scales, n_rows, dim, k, index, score, n_found,
 						  scratch, scratch_size);

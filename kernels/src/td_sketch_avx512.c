@@ -45,10 +45,10 @@ signs_below(const uint64_t *words, size_t n_words, const uint64_t *signs, uint32
 #include "td_sketch_body.h"
 
 size_t
-td_few_signs_popcnt(const uint64_t *sketch, size_t n_words, const uint64_t *signs, uint32_t limit,
-					size_t *at, size_t end, uint32_t *index, uint32_t *distance, size_t room)
+td_few_signs_popcnt(const td_sketch *sketch, const td_sketch_limit *limit, size_t *at, size_t end,
+					uint32_t *index, size_t room)
 {
-	return few_signs(sketch, n_words, signs, limit, at, end, index, distance, room);
+	return few_signs(sketch, limit, at, end, index, room);
 }
 
 #ifdef __clang__

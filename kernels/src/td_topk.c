@@ -5,12 +5,13 @@
  * for route matching and capability search.  The query is quantised once, so the sums are exact
  * integers and ties are decided by row number, not by rounding.
  */
+#include <math.h>
+#include <string.h>
+
 #include "td_matvec.h"
 
 /* Rows whose products are looked through together. */
 #define BLOCK 256
-/* Candidates whose rows are on their way. */
-#define AHEAD 16
 
 /* Found rows: parallel arrays lent by the caller, kept as a heap whose root is the worst. */
 typedef struct heap
@@ -113,30 +114,57 @@ put_best_first(heap *found, size_t size)
 	}
 }
 
+static int
+is_there(const heap *h, size_t size, uint32_t row)
+{
+	size_t i;
+
+	for (i = 0; i < size; i++)
+		if (h->index[i] == row)
+			return 1;
+	return 0;
+}
+
 size_t
 td_topk_among(const td_code *code, const td_operand *query, const int8_t *rows, const float *scales,
 			  const uint32_t *candidate, size_t n, size_t dim, size_t k, uint32_t *index,
-			  float *score)
+			  float *score, size_t size)
 {
 	heap found = {index, score};
-	size_t size = 0;
 	size_t i;
-	size_t byte;
 
 	for (i = 0; i < n && k > 0; i++)
 	{
-		size_t row = candidate[i];
+		uint32_t row = candidate[i];
 		float product;
 
-		/* Rows far apart: nothing but this fetches them in time. */
-		if (i + AHEAD < n)
-			for (byte = 0; byte < dim; byte += 64)
-				__builtin_prefetch(rows + candidate[i + AHEAD] * dim + byte);
-		code->rows_i8(rows + row * dim, scales + row, 1, dim, query, &product);
-		size = offer(code, &found, size, k, &product, row, 1);
+		code->rows_i8(rows + (size_t) row * dim, scales + row, 1, dim, query, &product);
+		product = td_as_cosine(product);
+		if (size < k)
+		{
+			if (is_there(&found, size, row))
+				continue;
+			index[size] = row;
+			score[size] = product;
+			sift_up(&found, size++);
+		}
+		else if ((product > score[0] || (product == score[0] && row < index[0])) &&
+				 !is_there(&found, size, row))
+		{
+			index[0] = row;
+			score[0] = product;
+			sift_down(&found, size);
+		}
 	}
-	put_best_first(&found, size);
 	return size;
+}
+
+void
+td_topk_finish(uint32_t *index, float *score, size_t size)
+{
+	heap found = {index, score};
+
+	put_best_first(&found, size);
 }
 
 td_status
@@ -164,6 +192,79 @@ td_topk_cosine(uint32_t level, const float *query, const int8_t *rows, const flo
 		size_t n = n_rows - row < BLOCK ? n_rows - row : BLOCK;
 
 		code->rows_i8(rows + row * dim, scales + row, n, dim, &operand, product);
+		size = offer(code, &found, size, k, product, row, n);
+	}
+
+	*n_found = size;
+	put_best_first(&found, size);
+	return TD_OK;
+}
+
+/* ---------------------------------------------------------------- packed rows */
+
+size_t
+td_pack_size(size_t n_rows, size_t dim)
+{
+	return (n_rows + TD_PACK_ROWS - 1) / TD_PACK_ROWS * td_pack_block(dim);
+}
+
+void
+td_pack_make(const int8_t *rows, size_t n_rows, size_t dim, void *packed)
+{
+	uint8_t *bytes = packed;
+	size_t row;
+	size_t i;
+
+	/* What is behind the last row, or behind a row's last element, is zero. */
+	memset(bytes, 128, td_pack_size(n_rows, dim));
+	for (row = 0; row < n_rows; row++, rows += dim)
+	{
+		uint8_t *block = bytes + row / TD_PACK_ROWS * td_pack_block(dim);
+
+		for (i = 0; i < dim; i++)
+			block[(i / 4 * TD_PACK_ROWS + row % TD_PACK_ROWS) * 4 + i % 4] =
+				(uint8_t) (rows[i] + 128);
+	}
+}
+
+td_status
+td_topk_packed(uint32_t level, const float *query, const void *packed, const float *scales,
+			   size_t n_rows, size_t dim, size_t k, uint32_t *index, float *score, size_t *n_found,
+			   void *scratch, size_t scratch_size)
+{
+	const td_code *code = td_code_of(level);
+	size_t n_blocks = (n_rows + TD_PACK_ROWS - 1) / TD_PACK_ROWS;
+	heap found = {index, score};
+	float product[TD_PACK_ROWS];
+	td_operand operand;
+	size_t size = 0;
+	size_t block = 0;
+
+	if (dim == 0 || dim > TD_MATVEC_MAX || n_rows > UINT32_MAX)
+		return TD_ERR_SHAPE;
+	if (scratch_size < td_topk_scratch_size(dim))
+		return TD_ERR_BUFFER;
+	if (code->check(query, dim) != TD_OK)
+		return TD_ERR_NONFINITE;
+
+	code->make_operand(query, dim, scratch, &operand);
+	memset((int8_t *) scratch + dim, 0, (dim + 3) / 4 * 4 - dim);
+	while (block < n_blocks && k > 0)
+	{
+		size_t row;
+		size_t n;
+
+		/* As long as there is room, every row is kept. */
+		if (size < k)
+			(void) code->packed_above(packed, scales, n_rows, dim, &operand, block, block + 1,
+									  INFINITY, product);
+		else
+			block = code->packed_above(packed, scales, n_rows, dim, &operand, block, n_blocks,
+									   found.score[0], product);
+		if (block == n_blocks)
+			break;
+		row = block++ * TD_PACK_ROWS;
+		n = n_rows - row < TD_PACK_ROWS ? n_rows - row : TD_PACK_ROWS;
 		size = offer(code, &found, size, k, product, row, n);
 	}
 

@@ -72,11 +72,33 @@ def test_search_has_the_same_answer_at_every_level(rng: np.random.Generator) -> 
             assert got == want, level
 
 
+def test_search_of_clustered_rows_agrees_with_comparing_all(rng: np.random.Generator) -> None:
+    dim, n = 256, 30000
+    middles = rng.normal(size=(300, dim))
+    # Elements of unequal weight, as encoders make them: without a rotation the signs would mislead.
+    weight = np.linspace(0.2, 3, dim)
+    points = middles[rng.integers(300, size=n)] + 0.7 * rng.normal(size=(n, dim))
+    rows = np.zeros((n, dim), dtype=np.int8)
+    scales = np.zeros(n, dtype=np.float32)
+    for i, point in enumerate(points * weight):
+        rows[i], scales[i] = _kernels.quantise(_kernels.normalise(point.astype(np.float32)))
+    nearest = _kernels.Nearest(rows, scales)
+    n_same = n_sketched = 0
+    for middle in middles[:100]:
+        query = (middle + 0.5 * rng.normal(size=dim)) * weight
+        query = _kernels.normalise(query.astype(np.float32))
+        index, _, is_exact = nearest.search(query, 1)
+        n_same += index[0] == _kernels.topk_cosine(query, rows, scales, 1)[0][0]
+        n_sketched += not is_exact
+    assert n_sketched >= 90
+    assert n_same >= 97
+
+
 def test_search_among_equal_rows_compares_all_and_orders_by_number(
     rng: np.random.Generator,
 ) -> None:
     rows, scales = random_rows(rng, 1, 64)
-    rows, scales = np.repeat(rows, 4000, axis=0), np.repeat(scales, 4000)
+    rows, scales = np.repeat(rows, 9000, axis=0), np.repeat(scales, 9000)
     index, score, is_exact = _kernels.Nearest(rows, scales).search(near(rng, rows[0], 0.1), 3)
     assert is_exact
     assert index.tolist() == [0, 1, 2]

@@ -41,6 +41,38 @@ def test_topk_of_random_rows_equals_an_exhaustive_sort(
         assert score.tobytes() == want_score.tobytes()
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("n, dim", [(1, 1), (7, 16), (16, 5), (100, 33), (160, 31), (1000, 384)])
+def test_topk_of_packed_rows_has_the_bits_of_unpacked_ones(
+    rng: np.random.Generator, n: int, dim: int, level: str
+) -> None:
+    rows, scales = unit_rows(rng, n, dim)
+    nearest = _kernels.Nearest(rows, scales, level=level)
+    assert nearest.sketch_size == 0
+    for query in (unit(rng, dim), np.zeros(dim, dtype=np.float32)):
+        for k in (0, 1, 2, 5, n, n + 3):
+            index, score, is_exact = nearest.search(query, k)
+            want_index, want_score = _kernels.topk_cosine(query, rows, scales, k, level=level)
+            assert is_exact
+            assert index.tolist() == want_index.tolist()
+            assert score.tobytes() == want_score.tobytes()
+
+
+def test_topk_of_packed_extremes_is_exact(rng: np.random.Generator) -> None:
+    # The greatest products there are, of both signs, at dimensions that fill no block.
+    dim = 4099
+    rows = np.full((19, dim), 127, dtype=np.int8)
+    rows[1::2] = -127
+    scales = rng.uniform(0.5, 1, 19).astype(np.float32) / np.float32(127 * 64)
+    scales[4] = np.nan
+    query = _kernels.normalise(np.ones(dim, dtype=np.float32))
+    for level in LEVELS:
+        index, score, _ = _kernels.Nearest(rows, scales, level=level).search(query, 19)
+        want_index, want_score = _kernels.topk_cosine(query, rows, scales, 19, level="portable")
+        assert index.tolist() == want_index.tolist()
+        assert score.tobytes() == want_score.tobytes()
+
+
 def test_topk_of_equal_rows_orders_them_by_number(rng: np.random.Generator) -> None:
     rows, scales = unit_rows(rng, 4, 32)
     # Twelve rows of four kinds: three of each are equal to the bit.
