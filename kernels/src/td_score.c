@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "td_lanes.h"
 #include "td_score_code.h"
 
 /* How much of an agent's own quality counts where a model covers others but not it. */
@@ -436,6 +437,54 @@ lead(const td_score_block *block, const uint8_t *eligible, uint32_t n, const lea
 	return found;
 }
 
+/*
+ * Agents from number from on into a block, and which of them are eligible; returns how many.
+ * Inlined for requests without limits, the usual ones, for which most of it falls away.
+ */
+static TD_INLINE uint32_t
+gather_block(const scoring *w, int without_limits, uint32_t from, uint32_t n, td_score_block *block,
+			 uint8_t *eligible)
+{
+	uint32_t n_eligible = 0;
+	uint32_t missing;
+	uint32_t i;
+
+	for (i = 0; i < n; i++)
+	{
+		gather(w, from + i, block, i);
+		eligible[i] = without_limits ? w->registry->agents[from + i].active != 0
+									 : judge(w, from + i, block, i, &missing) == 0;
+		n_eligible += eligible[i];
+	}
+	return n_eligible;
+}
+
+/* What the eligible agents of a block say of figures that are unknown. */
+static inline void
+tally(const td_score_block *block, const uint8_t *eligible, uint32_t n, leader *best)
+{
+	double dearest = best->dearest;
+	double slowest = best->slowest;
+	uint32_t unknown_cost = 0;
+	uint32_t unknown_latency = 0;
+	uint32_t i;
+
+	for (i = 0; i < n; i++)
+	{
+		double cost = eligible[i] ? block->cost[i] : 0.0;
+		double latency = eligible[i] ? block->latency[i] : 0.0;
+
+		unknown_cost |= cost != cost;
+		unknown_latency |= latency != latency;
+		dearest = cost > dearest ? cost : dearest;
+		slowest = latency > slowest ? latency : slowest;
+	}
+	best->dearest = dearest;
+	best->slowest = slowest;
+	best->unknown_cost |= (int) unknown_cost;
+	best->unknown_latency |= (int) unknown_latency;
+}
+
 /* One pass over the agents, with the terms for unknown figures as they stand. */
 static void
 find_leader(const scoring *w, leader *best)
@@ -443,38 +492,20 @@ find_leader(const scoring *w, leader *best)
 	const td_registry *registry = w->registry;
 	td_score_block block;
 	uint8_t eligible[TD_SCORE_BLOCK];
-	uint32_t n_eligible = 0;
-	uint32_t n_costs = 0;
-	uint32_t n_latencies = 0;
-	double dearest = 0.0;
-	double slowest = 0.0;
-	uint32_t missing;
 	uint32_t from;
 	uint32_t n;
-	uint32_t i;
 
+	memset(best, 0, sizeof(*best));
 	best->agent = TD_NONE;
 	for (from = 0; from < registry->n_agents; from += n)
 	{
+		uint32_t i;
+
 		n = block_size(registry, from);
 		w->code->fit(w->similarity + from, n, w->mu, w->s, block.fit);
-		for (i = 0; i < n; i++)
-		{
-			double cost;
-			double latency;
-
-			gather(w, from + i, &block, i);
-			eligible[i] = judge(w, from + i, &block, i, &missing) == 0;
-			if (!eligible[i])
-				continue;
-			cost = block.cost[i];
-			latency = block.latency[i];
-			n_eligible++;
-			n_costs += cost == cost;
-			n_latencies += latency == latency;
-			dearest = cost > dearest ? cost : dearest;
-			slowest = latency > slowest ? latency : slowest;
-		}
+		best->n_eligible += w->without_limits ? gather_block(w, 1, from, n, &block, eligible)
+											  : gather_block(w, 0, from, n, &block, eligible);
+		tally(&block, eligible, n, best);
 		pad(&block, n);
 		w->code->score(&block, n, &w->terms);
 		i = lead(&block, eligible, n, best);
@@ -485,11 +516,6 @@ find_leader(const scoring *w, leader *best)
 			best->candidate.score = block.score[i];
 		}
 	}
-	best->n_eligible = n_eligible;
-	best->dearest = dearest;
-	best->slowest = slowest;
-	best->unknown_cost = n_costs < n_eligible;
-	best->unknown_latency = n_latencies < n_eligible;
 }
 
 td_status

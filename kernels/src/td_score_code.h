@@ -42,7 +42,10 @@ typedef struct td_score_terms
 
 typedef struct td_score_code
 {
-	/* fit[i] = 1 / (1 + td_exp(-(similarity[i] - mu) / s)), with td_exp's bits. */
+	/*
+	 * fit[i] = 1 / (1 + td_exp(-(similarity[i] - mu) / s)), with td_exp's bits.  Here and below
+	 * arrays are read and written up to a multiple of TD_SCORE_LANES.
+	 */
 	void (*fit)(const float *similarity, size_t n, double mu, double s, double *fit);
 
 	/* The scores of the first n agents of a block from its other figures. */

@@ -597,6 +597,54 @@ class Router(MultiRouting, BatchRouting):
             )
         return name, policy
 
+    def _terms(
+        self,
+        optimize_for: str | None,
+        required_capabilities: Iterable[str] | None,
+        max_cost: float | None,
+        max_latency_ms: float | None,
+        min_quality: float | None,
+        excluded_agents: Iterable[str] | None,
+        budget_remaining: float | None,
+        pool: str | None,
+        min_expected_quality: float | None,
+        cost_scale: float,
+        latency_scale: float,
+    ) -> tuple[str, dict[str, Any]]:
+        """The objective's name, and what Registry.score() takes besides the request."""
+        objective, policy = self._policy(optimize_for)
+        terms: dict[str, Any] = {
+            "mu": self.encoder.fit_mu,
+            "s": self.encoder.fit_s,
+            "cost_weight": policy.cost_weight,
+            "latency_weight": policy.latency_weight,
+            "quality_weight": policy.quality_weight,
+            "fit_weight": policy.fit_weight,
+            "per_dollar": policy.per_dollar,
+            "max_cost": _ceiling("max_cost", max_cost),
+            "max_latency_ms": _ceiling("max_latency_ms", max_latency_ms),
+            # An overspent budget is a fact, not a mistake.
+            "budget_remaining": _ceiling(
+                "budget_remaining", budget_remaining, may_be_negative=True
+            ),
+            "min_quality": _floor("min_quality", min_quality),
+            "min_expected_quality": _floor("min_expected_quality", min_expected_quality),
+            "required": [
+                self._capabilities.get(_kernels.fold(name), _kernels.NONE)
+                for name in _names("required_capabilities", required_capabilities)
+            ],
+            # Names that no agent has exclude nobody.
+            "excluded": [
+                self._numbers[name]
+                for name in _names("excluded_agents", excluded_agents)
+                if name in self._numbers
+            ],
+            "pool": None if pool is None else self._pools.get(pool, _kernels.NONE),
+            "cost_scale": _scale("cost_scale", cost_scale),
+            "latency_scale": _scale("latency_scale", latency_scale),
+        }
+        return objective, terms
+
     def _score(
         self,
         request: str | None,
@@ -616,27 +664,19 @@ class Router(MultiRouting, BatchRouting):
         """Scores, the objective's name, and what was read of the text; None without a request."""
         if request is None and embedding is None:
             return None
-        objective, policy = self._policy(optimize_for)
-        limits = {
-            "max_cost": _ceiling("max_cost", max_cost),
-            "max_latency_ms": _ceiling("max_latency_ms", max_latency_ms),
-            # An overspent budget is a fact, not a mistake.
-            "budget_remaining": _ceiling(
-                "budget_remaining", budget_remaining, may_be_negative=True
-            ),
-            "min_quality": _floor("min_quality", min_quality),
-            "min_expected_quality": _floor("min_expected_quality", min_expected_quality),
-        }
-        required = [
-            self._capabilities.get(_kernels.fold(name), _kernels.NONE)
-            for name in _names("required_capabilities", required_capabilities)
-        ]
-        # Names that no agent has exclude nobody.
-        excluded = [
-            self._numbers[name]
-            for name in _names("excluded_agents", excluded_agents)
-            if name in self._numbers
-        ]
+        objective, terms = self._terms(
+            optimize_for,
+            required_capabilities,
+            max_cost,
+            max_latency_ms,
+            min_quality,
+            excluded_agents,
+            budget_remaining,
+            pool,
+            min_expected_quality,
+            cost_scale,
+            latency_scale,
+        )
         info: tuple[int, int, int] | None = None
         if embedding is not None:
             vector = self._vector(embedding)
@@ -647,22 +687,10 @@ class Router(MultiRouting, BatchRouting):
             info = (n_tokens, n_used, n_known)
         scores = self._registry.score(
             vector,
-            mu=self.encoder.fit_mu,
-            s=self.encoder.fit_s,
-            cost_weight=policy.cost_weight,
-            latency_weight=policy.latency_weight,
-            quality_weight=policy.quality_weight,
-            fit_weight=policy.fit_weight,
-            per_dollar=policy.per_dollar,
-            cost_scale=_scale("cost_scale", cost_scale),
-            latency_scale=_scale("latency_scale", latency_scale),
             input_tokens=n_tokens,
-            required=required,
-            excluded=excluded,
-            pool=None if pool is None else self._pools.get(pool, _kernels.NONE),
             outputs=self._outputs,
             probabilities=self._probabilities(vector, request),
-            **limits,
+            **terms,
         )
         return scores, objective, info
 

@@ -170,6 +170,45 @@ def _solve(
     return level, plan
 
 
+def _rows_of_texts(texts: list[str]) -> tuple[Any, Any, Any]:
+    """Texts as route_block() takes them: bytes, where each begins and ends, and which there are."""
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    return data, offsets, np.ones(len(texts), dtype=np.uint8)
+
+
+def _decide_block(
+    router: Router, texts: list[str], objective: str, terms: dict[str, Any]
+) -> dict[str, Any]:
+    """What route_block() says of texts with the same terms, those of Router._terms()."""
+
+    def ids(name: str) -> tuple[Any, Any]:
+        return np.array([0, len(terms[name])], dtype=np.int64), np.uint32(terms[name])
+
+    pool = -1 if terms["pool"] is None else terms["pool"]
+    found: dict[str, Any] = _kernels.route_block(
+        router._registry,
+        router.encoder,
+        texts=_rows_of_texts(texts),
+        mu=terms["mu"],
+        s=terms["s"],
+        limits=np.array([[terms[name] for name in _kernels.BLOCK_LIMITS]], dtype=np.float64),
+        objective=np.zeros(1, dtype=np.uint32),
+        objectives=[objective],
+        weights=np.array([[terms[name] for name in _kernels.BLOCK_WEIGHTS]], dtype=np.float64),
+        pool=np.array([pool], dtype=np.int64),
+        required=ids("required"),
+        excluded=ids("excluded"),
+        cost_scale=terms["cost_scale"],
+        latency_scale=terms["latency_scale"],
+        reasoning=True,
+        model=router.model,
+        outputs=router._outputs,
+    )
+    return found
+
+
 class BatchRouting:
     """The part of Router that decides for many requests."""
 
@@ -223,22 +262,19 @@ class BatchRouting:
         required = None if required_capabilities is None else list(required_capabilities)
         excluded = None if excluded_agents is None else list(excluded_agents)
 
+        named = (
+            None if together else optimize_for,
+            required,
+            max_cost,
+            max_latency_ms,
+            None if together else min_quality,
+            excluded,
+            None if together else budget_remaining,
+        )
+        others = (pool, min_expected_quality, cost_scale, latency_scale)
+
         def score(text: str) -> Any:
-            return router._score(
-                text,
-                None if together else optimize_for,
-                required,
-                max_cost,
-                max_latency_ms,
-                None if together else min_quality,
-                excluded,
-                None if together else budget_remaining,
-                None,
-                pool,
-                min_expected_quality,
-                cost_scale,
-                latency_scale,
-            )
+            return router._score(text, *named, None, *others)
 
         def decision(i: int, agent: int, row: dict[str, Any], reasoning: str) -> BatchDecision:
             text = texts[i]
@@ -259,19 +295,25 @@ class BatchRouting:
         distinct = dict.fromkeys(text for text in texts if text is not None)
         result = []
         if not together:
-            kept: dict[str, tuple[int, Any, str] | None] = {}
-            for text in distinct:
-                scores, objective, info = score(text)
-                best = scores.best
-                kept[text] = (
-                    None
-                    if best is None
-                    else (best, scores.candidates[best], scores.reason(best, objective, 1, info))
-                )
+            kept: dict[str, tuple[int, Any, str]] = {}
+            unique = list(distinct)
+            if not unique:
+                return []
+            if not isinstance(router.encoder, _kernels.Encoder):
+                # Vectors of an encoder that is not here: scoring a text says so.
+                score(unique[0])
+            found = _decide_block(router, unique, *router._terms(*named, *others))
+            ends, sentences = found.pop("reasoning")
+            for k, text in enumerate(unique):
+                if found["status"][k] != 0:
+                    score(text)  # raises what is wrong with it
+                if found["agent"][k] != _kernels.NONE:
+                    row = {name: values[k] for name, values in found.items()}
+                    reason = bytes(sentences[ends[k] : ends[k + 1]]).decode()
+                    kept[text] = int(found["agent"][k]), row, reason
             for i, asked in enumerate(texts):
-                found = None if asked is None else kept[asked]
-                if found is not None:
-                    result.append(decision(i, *found))
+                if asked in kept:
+                    result.append(decision(i, *kept[asked]))
             return result
 
         limits = _joint_limits(min_quality, budget_remaining, max_total_cost)

@@ -98,6 +98,19 @@ def test_decisions_with_a_model_are_those_of_the_python_shell(
             (request, target),
         ).fetchone()
         assert joined == (name, quality, reasoning)
+    # The words of each text count, and not only its vector.
+    requests = REQUESTS * 5
+    batch = registry.execute(
+        "SELECT agent_name, expected_quality, reasoning "
+        "FROM ruvector_batch_route(%s::text[], %s) ORDER BY request_index",
+        (requests, target),
+    ).fetchall()
+    alone = {text: chosen(registry, text, target) for text in REQUESTS}
+    assert batch == [(*alone[text][:2], alone[text][4]) for text in requests]
+    assert batch == [
+        (d.agent_name, d.expected_quality, d.reasoning)
+        for d in router.route_batch(requests, target)
+    ]
 
 
 def test_reasoning_says_where_the_quality_comes_from(
