@@ -15,7 +15,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from draw_growth import AXES, series_of

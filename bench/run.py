@@ -43,9 +43,8 @@ AREAS = {
     "growth_log": ["growth_log.py"],
 }
 # Longer ones, run when named; they print their own tables.
-BY_NAME = {
-    name: [f"{name}.py"] for name in ("analytics", "doors", "etl", "quality", "routes", "warm_path")
-}
+NAMED = ("analytics", "doors", "etl", "quality", "routes", "warm_path")
+BY_NAME = {name: [f"{name}.py"] for name in NAMED}
 SECONDS = 180  # limit of one program
 SECONDS_BY_NAME = 1800
 

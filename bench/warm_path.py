@@ -6,7 +6,8 @@ classification from one.  The statements take turns; in half of them the session
 processor is read from the system, in the others `perf record` notes which function it is in.  The
 function's name says what it belongs to: that of ours by the source file that defines it, that of
 Postgres by GROUPS.  Printed is a table in Markdown, microseconds a call: time on the processor,
-shared out by the samples; bench/markdown.py puts it into the page.  What a compiler has inlined counts for the function around it.
+shared out by the samples; bench/markdown.py puts it into the page.  What a compiler has inlined
+counts for the function around it.
 
 Needs perf, and the right to watch a processor: root, or kernel.perf_event_paranoid below 1.
 
