@@ -99,7 +99,7 @@ GROUPS = {
         r"Relation(Decr|Incr|Close)|relation_|XLog|.*Trigger|.*Invalid|Accept"
     ),
     "Postgres: memory, caches": (
-        r"AllocSet|palloc|pfree|repalloc|MemoryContext|.*Cache|.*[Ll]ist|lappend|lcons|hash|.*Hash|"
+        r"AllocSet|palloc|pfree|repalloc|MemoryContext|.*Cache|.*List|list_|lappend|lcons|hash|.*Hash|"
         r"Relation|copyObject|_copy|new_|BumpAlloc|mcxt|GenerationAlloc|pstrdup|pnstrdup"
     ),
 }
