@@ -234,8 +234,11 @@ def main() -> int:
             return 0
     files = source_of()
     samples = min(counter.total() for counter in seen.values())
-    print(f"Postgres {args.pg}, one processor, {processor()}, at least {samples:,} samples each\n")
-    lines = table(taken, seen, files)
+    lines = [
+        f"Postgres {args.pg}, {processor()}; at least {samples:,} samples a column.",
+        "",
+        *table(taken, seen, files),
+    ]
     print("\n".join(lines))
     PROFILE.parent.mkdir(parents=True, exist_ok=True)
     PROFILE.write_text("\n".join(lines) + "\n")
