@@ -99,6 +99,10 @@ def updates(cluster: Server, wanted: bool) -> Iterator[None]:
 
 def watch(cluster: Server, load: Load, seen: Counter[str]) -> None:
     """Count what the deciding sessions of a load wait for while all of them work."""
+    deciding = (
+        "SELECT (pid, query_start)::text, pid, wait_event_type FROM pg_stat_activity "
+        "WHERE pid = ANY(%s) AND query LIKE '%%FROM route_results%%'"
+    )
     with (
         updates(cluster, load.name == UPDATED),
         load.running(),
@@ -106,15 +110,15 @@ def watch(cluster: Server, load: Load, seen: Counter[str]) -> None:
     ):
         end = time.monotonic() + WATCH_SECONDS
         while time.monotonic() < end:
-            rows = conn.execute(
-                "SELECT a.wait_event_type, a.pid IN (SELECT pid FROM pg_locks WHERE NOT granted) "
-                "FROM pg_stat_activity a WHERE a.pid = ANY(%s) "
-                "AND a.query LIKE '%%FROM route_results%%'",
-                [load.pids],
-            ).fetchall()
-            seen["sessions"] += len(rows)
-            seen["ungranted"] += sum(waits for _, waits in rows)
-            seen.update(kind for kind, _ in rows if kind in ("Lock", "LWLock"))
+            before = conn.execute(deciding, [load.pids]).fetchall()
+            locks = conn.execute("SELECT pid FROM pg_locks WHERE NOT granted").fetchall()
+            after = conn.execute(deciding, [load.pids]).fetchall()
+            # The views are read one after the other: what waits is still at the same statement.
+            same = {statement for statement, _, _ in after}
+            waits = [(pid, kind) for statement, pid, kind in before if statement in same]
+            seen["sessions"] += len(before)
+            seen["ungranted"] += sum((pid,) in locks for pid, _ in waits)
+            seen.update(kind for _, kind in waits if kind in ("Lock", "LWLock"))
             time.sleep(0.005)
 
 

@@ -70,7 +70,7 @@ def share_of_goal(one: Figure) -> float:
 def draw(figures: list[Figure], path: Path) -> None:
     """Draw the figures that have a goal, a floor or another's time; nothing when there are none."""
     lines = lines_of(figures)
-    others = [one for one in figures if one.drawn and one.ratio and not (one.floor or one.series)]
+    others = [one for one in figures if one.against_others]
     if not lines or not others:
         heights = [max(rows_of(lines or others), default=0) + 4]
     else:

@@ -56,15 +56,21 @@ def steepest(area: str, figures: Iterable[Figure]) -> list[Figure]:
 
 
 def draw(figures: Iterable[Figure], path: Path) -> None:
-    """One small picture a series, logarithmic both ways, with a line that grows linearly."""
+    """One small picture a series, logarithmic both ways, with a line that grows linearly.
+
+    With many sessions among the figures, one more: what they do in a second.
+    """
+    figures = list(figures)
     lines = series_of(figures)
-    if not lines:
+    rates = [one for one in figures if one.area == "concurrency" and one.series.endswith("rate")]
+    number = len(lines) + bool(rates)
+    if number == 0:
         return
-    rows = -(-len(lines) // COLUMNS)
+    rows = -(-number // COLUMNS)
     picture, places = plt.subplots(
         rows, COLUMNS, figsize=(4.4 * COLUMNS, 3.4 * rows), squeeze=False, layout="constrained"
     )
-    for axes in places.flat[len(lines) :]:
+    for axes in places.flat[number:]:
         axes.set_visible(False)
     for ((area, name), points), axes in zip(lines.items(), places.flat, strict=False):
         sizes = [one.size or 0 for one in points]
@@ -93,6 +99,23 @@ def draw(figures: Iterable[Figure], path: Path) -> None:
         axes.set_xlabel(AXES[area], fontsize=9)
         axes.grid(color="#e4e4e4")
         axes.legend(frameon=False, fontsize=8, loc="upper left")
+    if rates:
+        _sessions(places.flat[len(lines)], rates)
     picture.suptitle("what rises more steeply than the dotted line grows worse than linearly")
     picture.savefig(path, dpi=110)
     plt.close(picture)
+
+
+def _sessions(axes: plt.Axes, rates: list[Figure]) -> None:
+    """Statements a second of each workload against the number of clients."""
+    for series in dict.fromkeys(one.series for one in rates):
+        points = [(one.size, one.value) for one in rates if one.series == series]
+        name = series.partition(",")[0]
+        axes.plot(*zip(*points, strict=True), marker="o", ms=4, label=name)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_ylim(0)
+    axes.set_title("many sessions, statements a second", fontsize=10)
+    axes.set_xlabel("clients", fontsize=9)
+    axes.grid(color="#e4e4e4")
+    axes.legend(frameon=False, fontsize=8)

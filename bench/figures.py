@@ -53,6 +53,13 @@ class Figure:
         return self.goal.startswith(">=")
 
     @property
+    def against_others(self) -> bool:
+        """Whether it is a comparison with other people's code, or with the plan."""
+        if not self.drawn or self.ratio is None or self.series:
+            return False
+        return not self.floor and not self.baseline.startswith(("reading ", "multiply-adds "))
+
+    @property
     def wanted(self) -> float | None:
         """The number of the goal."""
         found = re.search(r"[0-9.]+", self.goal)

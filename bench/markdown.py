@@ -15,7 +15,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from draw_growth import AXES, series_of
@@ -50,7 +49,7 @@ def goals(figures: list[Figure], document: dict[str, Any]) -> list[str]:
         if one.ratio is not None:
             pair = (one.name, one.baseline)
             what = " ÷ ".join(reversed(pair) if one.more_is_better else pair)
-            apart = "" if one.spread is None else f" ({number(one.spread)})"
+            apart = "" if one.spread is None else f" ({one.spread:.2g})"
             measured = number(one.ratio) + apart
         said = "reached" if one.reached else "**missed**"
         goal = one.goal.replace("<=", "≤").replace(">=", "≥")
@@ -64,7 +63,7 @@ def floors(figures: list[Figure], document: dict[str, Any]) -> list[str]:
     lines = ["| what | value | floor | times the floor |", "|---|---|---|---|"]
     for one in figures:
         if one.floor and one.drawn and one.ratio and not one.series:
-            ratio = f"{number(one.ratio)} ({number(one.spread or 0)})"
+            ratio = f"{number(one.ratio)} ({one.spread or 0:.2g})"
             lines.append(
                 f"| {one.name} | {number(one.value)} {one.unit} | {one.baseline} | {ratio} |"
             )
@@ -80,7 +79,7 @@ def others(figures: list[Figure], document: dict[str, Any]) -> list[str]:
     """How many times faster than other people's code."""
     lines = ["| what | ours | against | times faster |", "|---|---|---|---|"]
     for one in figures:
-        if one.drawn and one.ratio and not one.floor and not one.series:
+        if one.against_others and one.ratio:
             ratio = one.ratio if one.more_is_better else 1 / one.ratio
             value = f"{number(one.value)} {one.unit}"
             lines.append(f"| {one.name} | {value} | {one.baseline} | {number(ratio)} |")
@@ -143,7 +142,14 @@ NEEDS = {"growth": {"growth", "growth_log"}, "sessions": {"concurrency"}, "profi
 def block(name: str, figures: list[Figure], document: dict[str, Any]) -> list[str]:
     """The lines of a block; none where one of its areas was not measured."""
     measured = NEEDS.get(name, set(AREAS)) <= set(document["areas"])
-    return BLOCKS[name](figures, document) if measured else []
+    return typeset(BLOCKS[name](figures, document)) if measured else []
+
+
+def typeset(lines: list[str]) -> list[str]:
+    """Signs that programs print in ASCII."""
+    for plain, sign in ((r"->", "→"), (r"\bus\b", "µs"), (r"(?<=\d )x(?= \d)", "×")):
+        lines = [re.sub(plain, sign, line) for line in lines]
+    return lines
 
 
 def main() -> int:
@@ -157,7 +163,7 @@ def main() -> int:
     document = json.loads(JSON.read_text())
     figures = [Figure(**one) for one in document["figures"]]
     for name in args.names:
-        print("\n".join(BLOCKS[name](figures, document)))
+        print("\n".join(typeset(BLOCKS[name](figures, document))))
     if args.names:
         return 0
 

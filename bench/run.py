@@ -43,9 +43,8 @@ AREAS = {
     "growth_log": ["growth_log.py"],
 }
 # Longer ones, run when named; they print their own tables.
-BY_NAME = {
-    name: [f"{name}.py"] for name in ("analytics", "doors", "etl", "quality", "routes", "warm_path")
-}
+NAMED = ("analytics", "doors", "etl", "quality", "routes", "warm_path")
+BY_NAME = {name: [f"{name}.py"] for name in NAMED}
 SECONDS = 180  # limit of one program
 SECONDS_BY_NAME = 1800
 
@@ -136,13 +135,14 @@ def main() -> int:
     about = circumstances()
     start = time.monotonic()
     figures: list[Figure] = []
-    failures: list[str] = []
-    for area in args.areas or AREAS:
+    failures: set[str] = set()
+    areas = args.areas or list(AREAS)
+    for area in areas:
         for program in everything[area]:
             try:
                 figures += run(program, area, console)
             except RuntimeError as error:
-                failures.append(program)
+                failures.add(program)
                 console.print(f"[red]{error}[/]", highlight=False)
     if figures:
         # A terminal's width folds long names; a file has room.
@@ -154,7 +154,7 @@ def main() -> int:
             **about,
             "load_at_end": os.getloadavg()[0],
             "seconds": time.monotonic() - start,
-            "areas": args.areas or list(AREAS),
+            "areas": [one for one in areas if not failures.intersection(everything[one])],
             "figures": [asdict(one) for one in figures],
         }
         (ROOT / "build" / "bench.json").write_text(json.dumps(document, indent=2) + "\n")
@@ -162,7 +162,7 @@ def main() -> int:
         draw_growth(figures, ROOT / "build" / "growth.png")
         console.print("written: build/bench.json, build/bench.png, build/growth.png")
     if failures:
-        console.print(f"[red]failed: {', '.join(failures)}[/]")
+        console.print(f"[red]failed: {', '.join(sorted(failures))}[/]")
     return 1 if failures else 0
 
 

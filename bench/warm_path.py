@@ -6,7 +6,8 @@ classification from one.  The statements take turns; in half of them the session
 processor is read from the system, in the others `perf record` notes which function it is in.  The
 function's name says what it belongs to: that of ours by the source file that defines it, that of
 Postgres by GROUPS.  Printed is a table in Markdown, microseconds a call: time on the processor,
-shared out by the samples; bench/markdown.py puts it into the page.  What a compiler has inlined counts for the function around it.
+shared out by the samples; bench/markdown.py puts it into the page.  What a compiler has inlined
+counts for the function around it.
 
 Needs perf, and the right to watch a processor: root, or kernel.perf_event_paranoid below 1.
 
@@ -98,7 +99,7 @@ GROUPS = {
         r"Relation(Decr|Incr|Close)|relation_|XLog|.*Trigger|.*Invalid|Accept"
     ),
     "Postgres: memory, caches": (
-        r"AllocSet|palloc|pfree|repalloc|MemoryContext|.*Cache|.*[Ll]ist|lappend|lcons|hash|.*Hash|"
+        r"AllocSet|palloc|pfree|repalloc|MemoryContext|.*Cache|.*List|list_|lappend|lcons|hash|.*Hash|"
         r"Relation|copyObject|_copy|new_|BumpAlloc|mcxt|GenerationAlloc|pstrdup|pnstrdup"
     ),
 }
@@ -233,8 +234,11 @@ def main() -> int:
             return 0
     files = source_of()
     samples = min(counter.total() for counter in seen.values())
-    print(f"Postgres {args.pg}, one processor, {processor()}, at least {samples:,} samples each\n")
-    lines = table(taken, seen, files)
+    lines = [
+        f"Postgres {args.pg}, {processor()}; at least {samples:,} samples a column.",
+        "",
+        *table(taken, seen, files),
+    ]
     print("\n".join(lines))
     PROFILE.parent.mkdir(parents=True, exist_ok=True)
     PROFILE.write_text("\n".join(lines) + "\n")
