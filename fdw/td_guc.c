@@ -15,6 +15,7 @@
 #define LEVEL_AUTO TD_N_LEVELS
 
 char *tdpg_encoder_dir = NULL;
+uint64 tdpg_encoder_dir_changes = 0;
 double tdpg_cost_scale = 0.001;
 double tdpg_latency_scale = 1000.0;
 
@@ -38,6 +39,12 @@ check_kernel_level(int *value, void **extra, GucSource source)
 	return false;
 }
 
+static void
+encoder_dir_is_set(const char *value, void *extra)
+{
+	tdpg_encoder_dir_changes++;
+}
+
 uint32
 tdpg_kernel_level(void)
 {
@@ -52,7 +59,7 @@ tdpg_guc_init(void)
 							   "Directory that holds the encoder files.",
 							   "Empty means the directory tinydancer in the server's share "
 							   "directory, or in the one that was installed with the module.",
-							   &tdpg_encoder_dir, "", PGC_SUSET, 0, NULL, NULL, NULL);
+							   &tdpg_encoder_dir, "", PGC_SUSET, 0, NULL, encoder_dir_is_set, NULL);
 	DefineCustomRealVariable("tinydancer.cost_scale",
 							 "Cost in USD at which the utility of cost is one half.",
 							 "Cost utility is 1 / (1 + cost / scale).", &tdpg_cost_scale, 0.001,

@@ -5,6 +5,9 @@
 #define TD_GUC_H
 
 extern char *tdpg_encoder_dir;
+
+/* How often it has been set. */
+extern uint64 tdpg_encoder_dir_changes;
 extern double tdpg_cost_scale;
 extern double tdpg_latency_scale;
 

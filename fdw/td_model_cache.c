@@ -15,9 +15,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "td_encoder_copy.h"
 #include "td_error.h"
@@ -26,6 +28,12 @@
 
 #define SUFFIX ".tdenc"
 
+/*
+ * Microseconds within which a file that was looked at is not looked at again: stat() takes as long as
+ * half a decision.  A client that replaces the file between two statements needs longer.
+ */
+#define LOOK_INTERVAL 200
+
 struct TdEncoderFile
 {
 	struct TdEncoderFile *next; /* in the list of mapped files */
@@ -33,6 +41,8 @@ struct TdEncoderFile
 	TdMapping map;
 	int pins;
 	struct stat stat; /* of the file when it was mapped */
+	TimestampTz looked_at; /* start of the statement that last found it on disk */
+	uint64 dir_changes; /* tdpg_encoder_dir_changes at that time */
 	char path[MAXPGPATH];
 };
 
@@ -119,25 +129,26 @@ tdpg_model_cache_init(void)
 	snprintf(folders[n_folders++], MAXPGPATH, "%s/share/tinydancer", module);
 }
 
-static void
-encoder_path(const char *id, char *path)
+/* Where the encoder's file is, or where errors say that it is not; whether it is, and its stat(). */
+static bool
+find_file(const char *id, char *path, struct stat *st)
 {
-	struct stat st;
 	int i;
 
 	if (tdpg_encoder_dir != NULL && tdpg_encoder_dir[0] != '\0')
 	{
 		snprintf(path, MAXPGPATH, "%s/%s%s", tdpg_encoder_dir, id, SUFFIX);
-		return;
+		return stat(path, st) == 0;
 	}
 	for (i = 0; i < n_folders; i++)
 	{
 		snprintf(path, MAXPGPATH, "%s/%s%s", folders[i], id, SUFFIX);
-		if (stat(path, &st) == 0)
-			return;
+		if (stat(path, st) == 0)
+			return true;
 	}
 	/* In nobody's folder: errors name the server's own. */
 	snprintf(path, MAXPGPATH, "%s/%s%s", folders[0], id, SUFFIX);
+	return false;
 }
 
 const char *
@@ -146,8 +157,7 @@ tdpg_encoder_default_id(void)
 	char path[MAXPGPATH];
 	struct stat st;
 
-	encoder_path("minilm-l6-v2-1", path);
-	return stat(path, &st) == 0 ? "minilm-l6-v2-1" : "static-1";
+	return find_file("minilm-l6-v2-1", path, &st) ? "minilm-l6-v2-1" : "static-1";
 }
 
 static bool
@@ -333,7 +343,7 @@ tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault)
 		snprintf(fault->hint, sizeof(fault->hint), "The shipped encoder is \"static\".");
 		return NULL;
 	}
-	encoder_path(id, path);
+	(void) find_file(id, path, &st);
 	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
 	if (fd < 0)
 	{
@@ -364,17 +374,25 @@ tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault)
 }
 
 bool
-tdpg_encoder_is_current(const TdEncoderFile *file, const char *id)
+tdpg_encoder_is_current(TdEncoderFile *file, const char *id)
 {
+	TimestampTz now = GetCurrentStatementStartTimestamp();
 	char path[MAXPGPATH];
 	struct stat st;
 
 	if (strcmp(id, TD_EXTERNAL_ENCODER) == 0)
 		return true;
-	encoder_path(id, path);
-	if (file == NULL)
-		return stat(path, &st) != 0;
-	return strcmp(path, file->path) == 0 && stat(path, &st) == 0 && same_file(file, &st);
+	/* Clocks are set back, too. */
+	if (file != NULL && file->dir_changes == tdpg_encoder_dir_changes && now >= file->looked_at &&
+		now - file->looked_at < LOOK_INTERVAL)
+		return true;
+	if (!find_file(id, path, &st))
+		return file == NULL;
+	if (file == NULL || strcmp(path, file->path) != 0 || !same_file(file, &st))
+		return false;
+	file->looked_at = now;
+	file->dir_changes = tdpg_encoder_dir_changes;
+	return true;
 }
 
 const td_encoder *

@@ -36,8 +36,11 @@ extern const char *tdpg_encoder_default_id(void);
  */
 extern TdEncoderFile *tdpg_encoder_open(const char *id, uint64 checksum, TdEncoderFault *fault);
 
-/* Whether the file on disk is still the one that was mapped (or, with NULL, is still missing). */
-extern bool tdpg_encoder_is_current(const TdEncoderFile *file, const char *id);
+/*
+ * Whether the file on disk is still the one that was mapped (or, with NULL, is still missing), as of
+ * the start of the statement or at most a fraction of a millisecond before.
+ */
+extern bool tdpg_encoder_is_current(TdEncoderFile *file, const char *id);
 
 /* The encoder in it, at the level that the settings name. */
 extern const td_encoder *tdpg_encoder_view(TdEncoderFile *file);

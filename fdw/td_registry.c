@@ -29,6 +29,17 @@
 #include "td_registry_read.h"
 
 static TdRegistry *current = NULL;
+
+/* The encoder of a session whose statements need no registry: those that embed or classify. */
+typedef struct LoneEncoder
+{
+	MemoryContext context;
+	TdActiveEncoder *encoder;
+	uint64 generation;
+	int pins;
+} LoneEncoder;
+
+static LoneEncoder *lone = NULL;
 static uint64 generation = 1;
 
 /* The same for semantic routes, whose tables change at other times: td_route_set.c. */
@@ -233,11 +244,44 @@ tdpg_registry_acquire(MemoryContext owner)
 	return current;
 }
 
+static void
+unpin_lone(void *arg)
+{
+	LoneEncoder *held = arg;
+
+	held->pins--;
+	if (held->pins == 0 && held != lone)
+		MemoryContextDelete(held->context);
+}
+
+static void
+read_lone(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "tinydancer encoder",
+												  ALLOCSET_SMALL_SIZES);
+	LoneEncoder *old = lone;
+	LoneEncoder *new = MemoryContextAllocZero(context, sizeof(LoneEncoder));
+	TdSettings settings;
+	Snapshot snapshot;
+
+	new->context = context;
+	new->generation = generation;
+	built_in_transaction = true;
+	epoch_relid = get_relname_relid("epoch", get_namespace_oid("tinydancer", false));
+	snapshot = RegisterSnapshot(choose_snapshot());
+	tdpg_read_settings(snapshot, &settings);
+	UnregisterSnapshot(snapshot);
+	new->encoder = tdpg_active_encoder_open(&settings, context);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	lone = new;
+	if (old != NULL && old->pins == 0)
+		MemoryContextDelete(old->context);
+}
+
 TdActiveEncoder *
 tdpg_registry_encoder(MemoryContext owner)
 {
-	TdSettings settings;
-	Snapshot snapshot;
+	MemoryContextCallback *callback;
 
 	AcceptInvalidationMessages();
 	if (is_valid())
@@ -245,10 +289,15 @@ tdpg_registry_encoder(MemoryContext owner)
 		pin(owner);
 		return current->encoder;
 	}
-	snapshot = RegisterSnapshot(choose_snapshot());
-	tdpg_read_settings(snapshot, &settings);
-	UnregisterSnapshot(snapshot);
-	return tdpg_active_encoder_open(&settings, owner);
+	callback = MemoryContextAlloc(owner, sizeof(MemoryContextCallback));
+	if (lone == NULL || lone->generation != generation ||
+		!tdpg_encoder_is_current(lone->encoder->file, lone->encoder->id))
+		read_lone();
+	callback->func = unpin_lone;
+	callback->arg = lone;
+	lone->pins++;
+	MemoryContextRegisterResetCallback(owner, callback);
+	return lone->encoder;
 }
 
 TdActiveEncoder *

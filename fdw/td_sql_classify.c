@@ -28,24 +28,25 @@ statement_classifier(FunctionCallInfo fcinfo, td_task task)
 	return fcinfo->flinfo->fn_extra;
 }
 
-static Datum classification(const Datum *categories, const double *probabilities, int n);
+static Datum classification(const TdText *categories, const double *probabilities, int n);
 
 static Datum
 classify(FunctionCallInfo fcinfo, td_task task)
 {
 	TdClassifier *c = statement_classifier(fcinfo, task);
 	int n = (int) c->model->view.n_out;
-	Datum *names;
+	TdText *names;
 	double *probabilities;
 	int i;
 
 	if (!tdpg_classify(c, fcinfo->args[0], fcinfo->args[1]))
 		PG_RETURN_NULL();
-	names = palloc(sizeof(Datum) * n);
+	names = palloc(sizeof(TdText) * n);
 	probabilities = palloc(sizeof(double) * n);
 	for (i = 0; i < n; i++)
 	{
-		names[i] = CStringGetTextDatum(c->model->names[i]);
+		names[i].data = c->model->names[i];
+		names[i].len = strlen(names[i].data);
 		probabilities[i] = c->probability[i];
 	}
 	return classification(names, probabilities, n);
@@ -83,27 +84,32 @@ push_key(JsonbParseState **state, const char *key)
 }
 
 static void
-push_text(JsonbParseState **state, JsonbIteratorToken token, text *value)
+push_text(JsonbParseState **state, TdText value)
 {
 	JsonbValue v;
 
 	v.type = jbvString;
-	v.val.string.val = VARDATA_ANY(value);
-	v.val.string.len = VARSIZE_ANY_EXHDR(value);
-	pushJsonbValue(state, token, &v);
+	v.val.string.val = unconstify(char *, value.data);
+	v.val.string.len = (int) value.len;
+	pushJsonbValue(state, WJB_VALUE, &v);
 }
 
 static void
-push_number(JsonbParseState **state, JsonbIteratorToken token, double value)
+push_number(JsonbParseState **state, double value)
 {
+	/* People read it: a probability has no more than six places that mean anything. */
+	int64 millionths = (int64) rint(value * 1e6);
+	int places = 6;
 	JsonbValue v;
 
-	/* People read it: a probability has no more than six places that mean anything. */
+	while (places > 0 && millionths % 10 == 0)
+	{
+		millionths /= 10;
+		places--;
+	}
 	v.type = jbvNumeric;
-	v.val.numeric = DatumGetNumeric(DirectFunctionCall1(
-		numeric_trim_scale,
-		NumericGetDatum(int64_div_fast_to_numeric((int64) rint(value * 1e6), 6))));
-	pushJsonbValue(state, token, &v);
+	v.val.numeric = int64_div_fast_to_numeric(millionths, places);
+	pushJsonbValue(state, WJB_VALUE, &v);
 }
 
 /*
@@ -112,7 +118,7 @@ push_number(JsonbParseState **state, JsonbIteratorToken token, double value)
  * as they came.
  */
 static Datum
-classification(const Datum *categories, const double *probabilities, int n)
+classification(const TdText *categories, const double *probabilities, int n)
 {
 	JsonbParseState *state = NULL;
 	int *order = palloc(sizeof(int) * Max(n, 1));
@@ -134,18 +140,18 @@ classification(const Datum *categories, const double *probabilities, int n)
 	{
 		pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 		push_key(&state, "category");
-		push_text(&state, WJB_VALUE, DatumGetTextPP(categories[order[i]]));
+		push_text(&state, categories[order[i]]);
 		push_key(&state, "probability");
-		push_number(&state, WJB_VALUE, probabilities[order[i]]);
+		push_number(&state, probabilities[order[i]]);
 		pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	}
 	pushJsonbValue(&state, WJB_END_ARRAY, NULL);
 	if (n > 0)
 	{
 		push_key(&state, "top_category");
-		push_text(&state, WJB_VALUE, DatumGetTextPP(categories[order[0]]));
+		push_text(&state, categories[order[0]]);
 		push_key(&state, "confidence");
-		push_number(&state, WJB_VALUE, probabilities[order[0]]);
+		push_number(&state, probabilities[order[0]]);
 	}
 	else
 	{
@@ -168,6 +174,7 @@ tinydancer_classification(PG_FUNCTION_ARGS)
 {
 	Datum *categories;
 	Datum *given;
+	TdText *names;
 	double *probabilities;
 	bool *no_category;
 	bool *no_probability;
@@ -185,6 +192,7 @@ tinydancer_classification(PG_FUNCTION_ARGS)
 						errdetail("There are %d categories and %d probabilities.", n,
 								  n_probabilities),
 						errhint("Pass one probability for each category.")));
+	names = palloc(sizeof(TdText) * Max(n, 1));
 	probabilities = palloc(sizeof(double) * Max(n, 1));
 	for (i = 0; i < n; i++)
 	{
@@ -194,6 +202,7 @@ tinydancer_classification(PG_FUNCTION_ARGS)
 							errmsg("a category needs a name and a probability between 0 and 1"),
 							errdetail("Element %d has none.", i + 1),
 							errhint("Leave out what has no probability.")));
+		names[i] = tdpg_text(categories[i]);
 	}
-	return classification(categories, probabilities, n);
+	return classification(names, probabilities, n);
 }

@@ -12,9 +12,11 @@ cdef class Model:
 
     Args:
         source: a path, which is mapped read-only, or the bytes of a file, which are copied.
+        level: the instruction set to compute with, as for ``matvec``.
 
     Raises:
         FileFormatError: if the bytes are not an intact model of this version.
+        InvalidInputError: for a level that is unknown, or that this processor cannot run.
         OSError: if the path cannot be read.
         ShapeError: if one application would take too long.
     """
@@ -23,7 +25,8 @@ cdef class Model:
     cdef _Content _content
     cdef readonly tuple names
 
-    def __cinit__(self, source):
+    def __cinit__(self, source, *, level=None):
+        cdef uint32_t chosen = _chosen_level(level)
         cdef _Content content = _Content(source)
         cdef td.td_status status
         cdef const char *name
@@ -39,6 +42,9 @@ cdef class Model:
                 f"{what} cannot be used as a model ({content.size} bytes).",
                 "Train it again, or export it again with tinydancer model export.",
             )
+        self.model.level = chosen
+        for i in range(self.model.n_members):
+            self.model.members[i].cell.level = chosen
         names = []
         name = self.model.names
         for i in range(self.model.n_out):

@@ -218,8 +218,14 @@ cdef extern from "tinydancer.h" nogil:
     enum:
         TD_N_TASKS
 
+    ctypedef struct td_member_view:
+        td_fastgrnn cell
+
     ctypedef struct td_model:
         td_file file
+        uint32_t level
+        uint32_t n_members
+        td_member_view *members
         uint32_t task
         uint32_t n_out
         uint32_t dim

@@ -19,6 +19,9 @@
 /* Rows that have at most so many elements have sums within int32. */
 #define TD_MATVEC_MAX 131072u
 
+/* Rows that are summed in float before they are added in double: the error stays that of a few. */
+#define TD_SUM_BLOCK 32u
+
 /* Rows whose signs stand side by side in a sketch. */
 #define TD_SKETCH_GROUP 8
 
@@ -49,6 +52,15 @@ typedef struct td_code
 	void (*rows_i8)(const int8_t *rows, const float *scales, size_t n_rows, size_t n,
 					const td_operand *operand, float *y);
 
+	/*
+	 * y[j] += the sum of weight[r] * rows[r][j] for rows[n_rows][n_out]: TD_SUM_BLOCK rows in
+	 * float, in their order, and such sums in double.
+	 */
+	void (*weighted_rows_f32)(const float *rows, const float *weight, size_t n_rows, size_t n_out,
+							  double *y);
+	void (*weighted_rows_i8)(const int8_t *rows, const float *weight, size_t n_rows, size_t n_out,
+							 double *y);
+
 	/* The first i from on with y[i] > limit; n when there is none. */
 	size_t (*first_above)(const float *y, size_t from, size_t n, float limit);
 
@@ -64,6 +76,9 @@ typedef struct td_code
 	/* As td_vec_sigmoid() and td_vec_tanh(). */
 	void (*sigmoid)(const float *x, float *y, size_t n);
 	void (*hyperbolic_tangent)(const float *x, float *y, size_t n);
+
+	/* exp(-x) of x >= 0, see td_math.h. */
+	void (*exp_minus)(const float *x, float *y, size_t n);
 } td_code;
 
 extern const td_code td_code_portable;

@@ -171,5 +171,129 @@ hyperbolic_tangent(const float *x, float *y, size_t n)
 		y[i] = td_tanh(x[i]);
 }
 
+/* Blocks of rows that are summed at a time. */
+#define TURNS 4
+
+typedef struct weighted_rows_of
+{
+	const void *rows; /* [n][n_out] */
+	int narrow;		  /* int8, else float */
+	const float *weight;
+	size_t n;
+	size_t n_out;
+} weighted_rows_of;
+
+/* Sixteen values from number at on of size, which are int8 or float; behind the end, zeros. */
+static TD_INLINE v16f
+values_at(const void *values, int narrow, size_t at, size_t size)
+{
+	const int8_t *narrow_value = (const int8_t *) values + at;
+	const float *value = (const float *) values + at;
+	float end[LANES] = {0.0f};
+	v16f sixteen;
+	size_t i;
+
+	if (at + LANES > size)
+	{
+		for (i = 0; i < size - at; i++)
+			end[i] = narrow ? (float) narrow_value[i] : value[i];
+		value = end;
+	}
+	else if (narrow)
+		return lanes_widen(narrow_value);
+	memcpy(&sixteen, value, sizeof(sixteen));
+	return sixteen;
+}
+
+/*
+ * Sixteen columns of some whole blocks of rows.  One block is a chain of additions, each of which
+ * waits for the one before, so the blocks take turns.
+ */
+static TD_INLINE void
+weighted_columns(const weighted_rows_of *w, size_t first, int blocks, size_t block, size_t column,
+				 v16f *sum)
+{
+	size_t i;
+	int b;
+
+#pragma GCC unroll 4
+	for (b = 0; b < blocks; b++)
+		sum[b] = splat(0.0f);
+	for (i = first; i < first + block; i++)
+#pragma GCC unroll 4
+		for (b = 0; b < blocks; b++)
+		{
+			size_t row = i + b * block;
+
+			sum[b] += splat(w->weight[row]) *
+					  values_at(w->rows, w->narrow, row * w->n_out + column, w->n * w->n_out);
+		}
+}
+
+static TD_INLINE void
+add_weighted_rows(const weighted_rows_of *w, double *y)
+{
+	size_t column;
+
+	for (column = 0; column < w->n_out; column += LANES)
+	{
+		size_t n = w->n_out - column < LANES ? w->n_out - column : LANES;
+		size_t row = 0;
+		v16f sum[TURNS];
+
+		while (row < w->n)
+		{
+			int blocks = w->n - row < TURNS * TD_SUM_BLOCK ? 1 : TURNS;
+			size_t block = w->n - row < TD_SUM_BLOCK ? w->n - row : TD_SUM_BLOCK;
+			size_t j;
+			int b;
+
+			if (blocks == TURNS)
+				weighted_columns(w, row, TURNS, TD_SUM_BLOCK, column, sum);
+			else
+				weighted_columns(w, row, 1, block, column, sum);
+			for (b = 0; b < blocks; b++)
+				for (j = 0; j < n; j++)
+					y[column + j] += (double) sum[b][j];
+			row += (size_t) blocks * block;
+		}
+	}
+}
+
+static void
+weighted_rows_i8(const int8_t *rows, const float *weight, size_t n, size_t n_out, double *y)
+{
+	const weighted_rows_of w = {rows, 1, weight, n, n_out};
+
+	add_weighted_rows(&w, y);
+}
+
+static void
+weighted_rows_f32(const float *rows, const float *weight, size_t n, size_t n_out, double *y)
+{
+	const weighted_rows_of w = {rows, 0, weight, n, n_out};
+
+	add_weighted_rows(&w, y);
+}
+
+static void
+exp_minus(const float *x, float *y, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		y[i] = td_exp_minus(x[i]);
+}
+
 #define CODE(few_signs)                                                                            \
-	{check, make_operand, rows_f32, rows_i8, first_above, few_signs, sigmoid, hyperbolic_tangent}
+	{check,                                                                                        \
+	 make_operand,                                                                                 \
+	 rows_f32,                                                                                     \
+	 rows_i8,                                                                                      \
+	 weighted_rows_f32,                                                                            \
+	 weighted_rows_i8,                                                                             \
+	 first_above,                                                                                  \
+	 few_signs,                                                                                    \
+	 sigmoid,                                                                                      \
+	 hyperbolic_tangent,                                                                           \
+	 exp_minus}

@@ -20,9 +20,6 @@
 #define VALUE_STEPS 254.0
 #define AHEAD 1.000001
 
-/* Rows that are summed in float before they are added in double: the error stays that of a few. */
-#define RBF_CHUNK 32u
-
 /* Where things lie in the caller's scratch; filled by plan_scratch(). */
 typedef struct workspace
 {
@@ -283,58 +280,27 @@ apply_knn(const td_model *model, const td_member_view *m, const workspace *work)
 		work->score[j] = work->count[j] > 0.0 ? work->score[j] / work->count[j] : model->prior[j];
 }
 
-/* sum[j] = sum over i of weight[i] * rows[i][j], in order of i. */
-static void
-add_rows_i8(const int8_t *rows, const float *weight, size_t n, size_t n_out, float *restrict sum)
-{
-	size_t i;
-	size_t j;
-
-	memset(sum, 0, n_out * sizeof(float));
-	for (i = 0; i < n; i++)
-		for (j = 0; j < n_out; j++)
-			sum[j] += weight[i] * (float) rows[i * n_out + j];
-}
-
-static void
-add_rows_f32(const float *rows, const float *weight, size_t n, size_t n_out, float *restrict sum)
-{
-	size_t i;
-	size_t j;
-
-	memset(sum, 0, n_out * sizeof(float));
-	for (i = 0; i < n; i++)
-		for (j = 0; j < n_out; j++)
-			sum[j] += weight[i] * rows[i * n_out + j];
-}
-
 static void
 apply_rbf(const td_model *model, const td_member_view *m, const workspace *work)
 {
+	const td_code *code = td_code_of(model->level);
 	size_t n_out = model->n_out;
 	size_t i;
 	size_t j;
 
-	/* In a loop of its own, so that it is vectorised.  Quantising can carry a cosine a little
-	 * past 1. */
+	/* Quantising can carry a cosine a little past 1. */
 	for (i = 0; i < model->n_rows; i++)
 	{
 		float distance = 2.0f - 2.0f * work->cosine[i];
 
-		work->kernel[i] = td_exp_minus(m->gamma * (distance > 0.0f ? distance : 0.0f));
+		work->kernel[i] = m->gamma * (distance > 0.0f ? distance : 0.0f);
 	}
+	code->exp_minus(work->kernel, work->kernel, model->n_rows);
 	memset(work->score, 0, n_out * sizeof(double));
-	for (i = 0; i < model->n_rows; i += RBF_CHUNK)
-	{
-		size_t n = model->n_rows - i < RBF_CHUNK ? model->n_rows - i : RBF_CHUNK;
-
-		if (m->weights == TD_WEIGHTS_I8)
-			add_rows_i8(m->matrix.i8 + i * n_out, work->kernel + i, n, n_out, work->product);
-		else
-			add_rows_f32(m->matrix.f32 + i * n_out, work->kernel + i, n, n_out, work->product);
-		for (j = 0; j < n_out; j++)
-			work->score[j] += (double) work->product[j];
-	}
+	if (m->weights == TD_WEIGHTS_I8)
+		code->weighted_rows_i8(m->matrix.i8, work->kernel, model->n_rows, n_out, work->score);
+	else
+		code->weighted_rows_f32(m->matrix.f32, work->kernel, model->n_rows, n_out, work->score);
 	for (j = 0; j < n_out; j++)
 	{
 		if (m->weights == TD_WEIGHTS_I8)

@@ -323,7 +323,9 @@ class Routes:
 
 @final
 class Model:
-    def __init__(self, source: str | os.PathLike[str] | _BytesLike) -> None: ...
+    def __init__(
+        self, source: str | os.PathLike[str] | _BytesLike, *, level: str | None = None
+    ) -> None: ...
     @property
     def names(self) -> tuple[str, ...]: ...
     @property

@@ -21,6 +21,7 @@ from tinydancer.errors import (
 from tinydancer.model_apply import apply_model, features_of_ids, project
 from tinydancer.model_file import from_safetensors, read_model, to_safetensors, write_model
 
+LEVELS = _kernels.LEVELS[: _kernels.LEVELS.index(_kernels.BEST_LEVEL) + 1]
 TEXTS = [
     "Translate this contract into French",
     "the the the the cat",
@@ -88,6 +89,23 @@ def test_ensembles_give_what_the_oracle_gives(
     spec = models.random_model(11, kinds, task=task, link=link, n_curves=n_curves)
     check(spec, encoder, table)
     check(spec, encoder, table, with_text=False)
+
+
+# Rows on both sides of the blocks that are summed together; outputs on both sides of sixteen.
+@pytest.mark.parametrize(("n_rows", "n_out"), [(1, 1), (40, 5), (97, 14), (200, 17), (513, 40)])
+def test_models_have_the_same_bits_at_every_level(
+    n_rows: int, n_out: int, encoder: Encoder, table: Any
+) -> None:
+    for kinds in (("rbf",), ("rbf8",), ("linear8", "cell", "cell8", "knn", "rbf", "words")):
+        spec = models.random_model(17, kinds, n_rows=n_rows, n_out=n_out)
+        check(spec, encoder, table)
+        got = {
+            level: _kernels.Model(write_model(spec), level=level)
+            .apply(vectors(), TEXTS, encoder)
+            .tobytes()
+            for level in LEVELS
+        }
+        assert len(set(got.values())) == 1, kinds
 
 
 def test_scores_of_a_written_linear_model_are_its_formula() -> None:
