@@ -18,7 +18,17 @@ import numpy as np
 
 from tinydancer.encoder_bert import BertModel, BertShape, pack_bert_encoder
 from tinydancer.encoder_file import EncoderHeader, Vocab, pack_file, pack_static_encoder
-from tinydancer.model_file import FastGrnn, Knn, Linear, Member, ModelSpec, Rbf, Words, write_model
+from tinydancer.model_file import (
+    FastGrnn,
+    Knn,
+    Linear,
+    Member,
+    ModelSpec,
+    Projection,
+    Rbf,
+    Words,
+    write_model,
+)
 
 FUZZ = Path(__file__).resolve().parents[1] / "kernels" / "fuzz"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -115,8 +125,17 @@ def values(*shape: int, low: float = -0.5) -> Any:
     return (np.arange(math.prod(shape)) * 37 % 17 / 16 + low).reshape(shape)
 
 
-def model(task: str, link: str, n_out: int, n_rows: int, dim: int, *members: Member) -> bytes:
+def model(
+    task: str,
+    link: str,
+    n_out: int,
+    n_rows: int,
+    dim: int,
+    *members: Member,
+    projection: Projection | None = None,
+) -> bytes:
     """A model of these members, with one calibration curve where it may have one."""
+    width = dim + (0 if projection is None else projection.table.shape[1])
     return write_model(
         ModelSpec(
             task=task,
@@ -128,9 +147,10 @@ def model(task: str, link: str, n_out: int, n_rows: int, dim: int, *members: Mem
             prior=values(n_out, low=0.0).clip(0, 1),
             support=np.arange(n_out),
             members=members,
-            rows=values(n_rows, dim) if n_rows else None,
+            rows=values(n_rows, width) if n_rows else None,
             curve_x=np.array([[0.0, 0.4, 1.0]]),
             curve_y=np.array([[0.1, 0.5, 0.9]]),
+            projection=projection,
         )
     )
 
@@ -164,6 +184,7 @@ def models() -> dict[str, bytes]:
     rbf = Rbf(one, values(5, 3), values(3), 2.0)
     words = Words(one, values(256, 3), values(3), values(256, low=0.0), 7)
     linear = Linear(one, values(3, 16), values(3), int8=True)
+    columns = Projection(values(256, 16), 1.5, 7)
     return {
         "linear": model("quality", "identity", 3, 0, 16, Linear(one, values(3, 16), values(3))),
         "linear_int8": model("capabilities", "sigmoid", 3, 0, 16, linear),
@@ -172,6 +193,9 @@ def models() -> dict[str, bytes]:
         "cell_low_rank": model("quality", "sigmoid", 3, 0, 16, cell(3, 16, 5, rank=2)),
         "knn": model("quality", "identity", 3, 5, 16, knn),
         "rbf": model("quality", "identity", 3, 5, 16, rbf, dataclasses.replace(rbf, int8=True)),
+        "projection": model(
+            "quality", "identity", 3, 5, 8, knn, cell(3, 24, 5), projection=columns
+        ),
         "ensemble": model("quality", "identity", 3, 5, 16, knn, rbf, words, linear),
     }
 

@@ -1,5 +1,5 @@
 /*
- * fuzz_model.c - fuzz target for td_model_open.c, td_model.c and td_words.c.
+ * fuzz_model.c - fuzz target for td_model_open.c, td_model.c, td_words.c and td_project.c.
  *
  * In:  the bytes of a model file.
  * Out: nothing; whatever td_model_open() accepts must be safe to apply, so a sanitizer stops it at
@@ -8,7 +8,7 @@
  *
  * Each input is tried as it is, and once more with the size and checksum that it should have:
  * otherwise no changed byte would get past the checksum.  Members that read text are not fed here,
- * since that takes an encoder: the tests do it.
+ * since that takes an encoder: the tests do it.  A projection is fed with word pieces by itself.
  */
 #include "fuzz.h"
 #include "tinydancer.h"
@@ -56,6 +56,34 @@ apply(const td_model *model)
 	free(scratch);
 }
 
+/* Numbers of word pieces near and far, as many as are read at most. */
+static void
+project(const td_model *model)
+{
+	uint32_t *ids = allocate(TD_WORDS_MAX_PIECES * sizeof(uint32_t));
+	uint32_t *buckets = allocate(TD_WORDS_MAX_FEATURES * sizeof(uint32_t));
+	float *values = allocate(TD_WORDS_MAX_FEATURES * sizeof(float));
+	float *vector = allocate(model->dim * sizeof(float));
+	float *wide = allocate(model->width * sizeof(float));
+	uint32_t n;
+	uint32_t i;
+
+	for (i = 0; i < TD_WORDS_MAX_PIECES; i++)
+		ids[i] = i * 2654435761u >> i % 32;
+	for (i = 0; i < model->dim; i++)
+		vector[i] = 0.125f;
+	for (n = 0; n <= TD_WORDS_MAX_PIECES; n = 2 * n + 1)
+	{
+		td_project(&model->projection, model->dim, vector, ids, n, buckets, values, wide);
+		REQUIRE(td_vec_check(wide, model->width) == TD_OK);
+	}
+	free(wide);
+	free(vector);
+	free(values);
+	free(buckets);
+	free(ids);
+}
+
 static void
 try_model(const uint8_t *bytes, size_t size)
 {
@@ -66,7 +94,7 @@ try_model(const uint8_t *bytes, size_t size)
 
 	if (td_model_open(bytes, size, &model) != TD_OK)
 		return;
-	if ((uint64_t) model.n_rows * (model.dim + model.n_out) > MAX_WORK)
+	if ((uint64_t) model.n_rows * (model.width + model.n_out) > MAX_WORK)
 		return;
 	for (level = 0; level <= best; level++)
 	{
@@ -75,6 +103,8 @@ try_model(const uint8_t *bytes, size_t size)
 			model.members[i].cell.level = level;
 		apply(&model);
 	}
+	if (model.projection.rank > 0)
+		project(&model);
 }
 
 int

@@ -627,6 +627,43 @@ td_status td_fastgrnn_forward_batch(const td_fastgrnn *cell, const float *x, siz
 size_t td_words_features(const uint32_t *ids, size_t n, uint32_t n_buckets, uint32_t features,
 						 uint32_t *buckets, float *values);
 
+/* ---------------------------------------------------------------- in td_project.c: word columns */
+
+/* Bounds of a projection; scales and share are small enough that no sum overflows. */
+#define TD_PROJECTION_BLOCK 16u /* the rank is a multiple of it */
+#define TD_PROJECTION_MAX_RANK 256u
+#define TD_PROJECTION_MAX_SCALE 1e6f
+#define TD_PROJECTION_MAX_SHARE 1e3f
+
+/* Columns that stand for the words of a text; rank 0: there are none. */
+typedef struct td_projection
+{
+	uint32_t rank;		 /* number of columns */
+	uint32_t n_buckets;	 /* a power of two */
+	uint32_t features;	 /* TD_WORDS_... */
+	float share;		 /* length of the columns, where that of the vector is 1 */
+	const int8_t *rows;	 /* [n_buckets][rank] */
+	const float *scales; /* [n_buckets] of the rows; 0: the bucket is not read */
+} td_projection;
+
+/*
+ * A vector and, beside it, the words of its text: wide = (embedding, share * c) / sqrt(1 + share^2)
+ * with c = s / |s|, s = sum over features f of values[f] * scales[f] * rows[f].  Where s is 0,
+ * because there is no text or no word of it is known, wide = (embedding * sqrt(1 + share^2), 0):
+ * its product with the wide vector of another text is the product of their embeddings.
+ *
+ * dim        of the embedding
+ * embedding  [dim], unit length or zero
+ * ids        [n_ids] word pieces, at most TD_WORDS_MAX_PIECES; n_ids 0: no text
+ * buckets    [TD_WORDS_MAX_FEATURES] scratch
+ * values     [TD_WORDS_MAX_FEATURES] scratch
+ * wide       [dim + rank] out; overlaps nothing
+ *
+ * Cost that of td_words_features() plus O(n_ids * rank).
+ */
+void td_project(const td_projection *projection, size_t dim, const float *embedding,
+				const uint32_t *ids, size_t n_ids, uint32_t *buckets, float *values, float *wide);
+
 /* ---------------------------------------------------------------- in td_model*.c: models */
 
 typedef enum td_task
@@ -675,11 +712,11 @@ typedef struct td_member_view
 	const float *bias;	 /* [n_out], not of KNN */
 
 	uint32_t weights;  /* td_weights of matrix and of RBF's coefficients */
-	td_matrix matrix;  /* LINEAR [n_out][dim]; FASTGRNN: of the hidden state [n_out][n_hidden];
+	td_matrix matrix;  /* LINEAR [n_out][width]; FASTGRNN: of the hidden state [n_out][n_hidden];
 						* RBF: coefficients [n_rows][n_out], scales [n_out]; WORDS: table
 						* [n_buckets][n_out], scales [n_out] */
 	td_fastgrnn cell;  /* FASTGRNN */
-	uint32_t steps;	   /* 0: one step on the sentence vector; else token vectors at most */
+	uint32_t steps;	   /* 0: one step on the request's vector; else token vectors at most */
 	float token_scale; /* what token vectors are multiplied by */
 
 	uint32_t k;				   /* KNN */
@@ -697,17 +734,20 @@ typedef struct td_member_view
 /*
  * A model file: kind TD_FILE_MODEL, sections
  *
- *   "model"       u32[16]: format 1, task, link, n_out, dim, n_rows, n_members, n_curves, n_knots,
- *                 low and high half of the encoder file's checksum, zeros
+ *   "model"       u32[16]: format, task, link, n_out, dim, n_rows, n_members, n_curves, n_knots,
+ *                 low and high half of the encoder file's checksum; in format 2 also rank,
+ *                 n_buckets and features of a projection; zeros
  *   "encoder.id"  u8[32], NUL-padded: whose vectors the model reads
  *   "names"       u8: n_out names in UTF-8, each with a NUL behind it
  *   "prior"       f32[n_out] in [0, 1]: base rate of each output
  *   "support"     u32[n_out]: labels of each output that training has seen, 0: not covered
- *   "rows" i8[n_rows][dim], "rows.s" f32[n_rows]: vectors of training requests, quantised
+ *   "words" i8[n_buckets][rank], "words.s" f32[n_buckets], "words.p" f32[1]: share: in format 2
+ *                 a td_projection, whose wide vector the members read; width = dim + rank
+ *   "rows" i8[n_rows][width], "rows.s" f32[n_rows]: vectors of training requests, quantised
  *   "curve.x", "curve.y"  f32[n_curves][n_knots]: calibration, piecewise linear, flat outside; no
  *                 curve, one for all outputs, or one for each
  *   "mI" u32[8] for member I = 0 .. n_members - 1: kind, then
- *      LINEAR     weights             "mI.w" [n_out][dim], "mI.b"
+ *      LINEAR     weights             "mI.w" [n_out][width], "mI.b"
  *      FASTGRNN   weights, n_hidden, rank_w, rank_u, tied, steps
  *                 "mI.zn" f32[3]: zeta, nu, token_scale; "mI.w.l" "mI.w.r" left and right factor of
  *                 W (left only with a rank), "mI.u.*"; untied "mI.wh.*", "mI.uh.*"; "mI.bz",
@@ -719,7 +759,8 @@ typedef struct td_member_view
  *   "mI.weight"   f32[n_out]; "mI.b", "mI.ob" f32[n_out]
  *
  * A matrix X of int8 has its scales in "X.s": one for each row, but for each column in RBF and
- * WORDS.
+ * WORDS.  Format 1 has no projection: width = dim.  A FASTGRNN with steps reads token vectors of
+ * dim.
  */
 typedef struct td_model
 {
@@ -727,12 +768,13 @@ typedef struct td_model
 	uint32_t task;
 	uint32_t link;
 	uint32_t n_out;
-	uint32_t dim;
+	uint32_t dim;	/* of the encoder's vectors */
+	uint32_t width; /* of what members read: dim and the columns of the projection */
 	uint32_t n_rows;
 	uint32_t n_members;
 	uint32_t n_curves;
 	uint32_t n_knots;
-	uint32_t reads_text;   /* a member reads words */
+	uint32_t reads_text;   /* a member or the projection reads words */
 	uint32_t reads_tokens; /* a member reads token vectors: the encoder must be static */
 	uint32_t level;		   /* td_level to compute with: td_level_best(); a caller may lower it */
 	uint64_t encoder_checksum;
@@ -744,6 +786,7 @@ typedef struct td_model
 	const float *row_scales;
 	const float *curve_x;
 	const float *curve_y;
+	td_projection projection;
 	td_member_view members[TD_MODEL_MAX_MEMBERS];
 } td_model;
 
@@ -769,7 +812,7 @@ td_status td_model_open(const void *bytes, size_t size, td_model *model);
  *
  * Returns TD_ERR_BUFFER, TD_ERR_NONFINITE for an embedding with NaN or a sum that overflows,
  * TD_ERR_UTF8, TD_ERR_SHAPE for an encoder that does not fit.
- * Cost O(n_rows * dim) plus that of the members.
+ * Cost O(n_rows * width) plus that of the projection and the members.
  */
 size_t td_model_scratch_size(const td_model *model);
 td_status td_model_apply(const td_model *model, const td_encoder *encoder, const char *text,

@@ -31,12 +31,13 @@ typedef struct workspace
 	uint32_t *nearest; /* [greatest k]: a heap, the worst on top */
 	float *hidden;	   /* [greatest n_hidden] */
 	float *product;	   /* [n_out] */
-	void *operand;	   /* of td_matvec.h, for a vector of dim or n_hidden */
+	void *operand;	   /* of td_matvec.h, for a vector of width or n_hidden */
 	size_t operand_size;
 	uint32_t *ids;	   /* [TD_WORDS_MAX_PIECES] */
 	uint32_t *buckets; /* [TD_WORDS_MAX_FEATURES] */
 	float *values;	   /* [TD_WORDS_MAX_FEATURES] */
 	float *tokens;	   /* [greatest steps][dim] */
+	float *wide;	   /* [width], with a projection */
 	void *cell;		   /* of td_fastgrnn.c */
 	size_t cell_size;
 } workspace;
@@ -44,7 +45,7 @@ typedef struct workspace
 /* What is known of the request; filled by td_model_apply(). */
 typedef struct reading
 {
-	const float *embedding;
+	const float *vector; /* [width]: what members read */
 	const td_encoder *encoder;
 	size_t n_ids;
 	int has_text;
@@ -98,12 +99,13 @@ plan_scratch(const td_model *model, uint8_t *start, workspace *work)
 	work->nearest = take(start, &used, k * sizeof(uint32_t));
 	work->hidden = take(start, &used, hidden * sizeof(float));
 	work->product = take(start, &used, model->n_out * sizeof(float));
-	work->operand_size = td_matvec_scratch_size(greatest_of(model->dim, hidden));
+	work->operand_size = td_matvec_scratch_size(greatest_of(model->width, hidden));
 	work->operand = take(start, &used, work->operand_size);
 	work->ids = take(start, &used, n_pieces * sizeof(uint32_t));
 	work->buckets = take(start, &used, n_features * sizeof(uint32_t));
 	work->values = take(start, &used, n_features * sizeof(float));
 	work->tokens = take(start, &used, steps * model->dim * sizeof(float));
+	work->wide = take(start, &used, model->projection.rank > 0 ? model->width * sizeof(float) : 0);
 	work->cell = take(start, &used, work->cell_size);
 	return used;
 }
@@ -163,7 +165,7 @@ apply_cell(const td_model *model, const td_member_view *m, const reading *reques
 	td_status status;
 
 	if (m->steps == 0)
-		status = td_fastgrnn_forward_single(&m->cell, request->embedding, work->hidden, work->cell,
+		status = td_fastgrnn_forward_single(&m->cell, request->vector, work->hidden, work->cell,
 											work->cell_size);
 	else
 	{
@@ -184,8 +186,8 @@ find_cosines(const td_model *model, reading *request, const workspace *work)
 	if (request->has_cosines)
 		return;
 	request->has_cosines = 1;
-	code->make_operand(request->embedding, model->dim, work->operand, &operand);
-	code->rows_i8(model->rows, model->row_scales, model->n_rows, model->dim, &operand,
+	code->make_operand(request->vector, model->width, work->operand, &operand);
+	code->rows_i8(model->rows, model->row_scales, model->n_rows, model->width, &operand,
 				  work->cosine);
 }
 
@@ -346,7 +348,7 @@ apply_member(const td_model *model, const td_member_view *m, reading *request,
 	switch (m->kind)
 	{
 		case TD_MEMBER_LINEAR:
-			return apply_matrix(model, m, request->embedding, model->dim, work);
+			return apply_matrix(model, m, request->vector, model->width, work);
 		case TD_MEMBER_FASTGRNN:
 			return apply_cell(model, m, request, work);
 		case TD_MEMBER_KNN:
@@ -524,6 +526,12 @@ td_model_apply(const td_model *model, const td_encoder *encoder, const char *tex
 	status = read_text(model, encoder, text, len, &work, &request);
 	if (status != TD_OK)
 		return status;
+	if (model->projection.rank > 0)
+	{
+		td_project(&model->projection, model->dim, embedding, work.ids, request.n_ids, work.buckets,
+				   work.values, work.wide);
+		request.vector = work.wide;
+	}
 
 	memset(work.total, 0, model->n_out * sizeof(double));
 	for (i = 0; i < model->n_members; i++)

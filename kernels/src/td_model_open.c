@@ -8,10 +8,13 @@
 #include <string.h>
 
 #include "td_bert.h"
+#include "td_project.h"
 #include "td_unicode.h"
 #include "tinydancer.h"
 
-#define FORMAT 1
+/* What is new in a format is absent from the files of those before it. */
+#define FORMAT_PLAIN 1
+#define FORMAT_PROJECTION 2
 
 /* Positions in the "model" section. */
 enum
@@ -27,6 +30,9 @@ enum
 	MODEL_N_KNOTS,
 	MODEL_CHECKSUM_LOW,
 	MODEL_CHECKSUM_HIGH,
+	MODEL_WORDS_RANK,
+	MODEL_WORDS_BUCKETS,
+	MODEL_WORDS_FEATURES,
 	MODEL_N = 16
 };
 
@@ -164,7 +170,7 @@ open_linear(const td_model *model, unsigned i, const uint32_t *meta, td_member_v
 	td_status status;
 
 	member->weights = meta[MEMBER_FIRST];
-	status = member_matrix(model, i, ".w", member->weights, (size_t) model->n_out * model->dim,
+	status = member_matrix(model, i, ".w", member->weights, (size_t) model->n_out * model->width,
 						   model->n_out, &member->matrix);
 	return status != TD_OK ? status : member_floats(model, i, ".b", model->n_out, &member->bias);
 }
@@ -180,15 +186,15 @@ open_cell(const td_model *model, unsigned i, const uint32_t *meta, td_member_vie
 	member->weights = cell->weights = meta[CELL_WEIGHTS];
 	member->steps = meta[CELL_STEPS];
 	cell->level = model->level;
-	cell->n_in = model->dim;
+	cell->n_in = member->steps > 0 ? model->dim : model->width;
 	cell->n_hidden = meta[CELL_HIDDEN];
 	cell->rank_w = meta[CELL_RANK_W];
 	cell->rank_u = meta[CELL_RANK_U];
 	cell->tied = meta[CELL_TIED];
 	if (hidden == 0 || hidden > TD_MODEL_MAX_HIDDEN || cell->tied > 1 || cell->rank_w > hidden ||
-		cell->rank_w > model->dim || cell->rank_u > hidden || member->steps > TD_MODEL_MAX_STEPS)
+		cell->rank_w > cell->n_in || cell->rank_u > hidden || member->steps > TD_MODEL_MAX_STEPS)
 		return TD_ERR_CORRUPT;
-	if ((uint64_t) 2 * hidden * (hidden + model->dim) * (member->steps > 0 ? member->steps : 1) >
+	if ((uint64_t) 2 * hidden * (hidden + cell->n_in) * (member->steps > 0 ? member->steps : 1) >
 		TD_MODEL_MAX_WORK)
 		return TD_ERR_SHAPE;
 
@@ -202,12 +208,12 @@ open_cell(const td_model *model, unsigned i, const uint32_t *meta, td_member_vie
 		return TD_ERR_CORRUPT;
 
 	status =
-		member_factored(model, i, ".w", cell->weights, hidden, model->dim, cell->rank_w, &cell->w);
+		member_factored(model, i, ".w", cell->weights, hidden, cell->n_in, cell->rank_w, &cell->w);
 	if (status == TD_OK)
 		status =
 			member_factored(model, i, ".u", cell->weights, hidden, hidden, cell->rank_u, &cell->u);
 	if (status == TD_OK && !cell->tied)
-		status = member_factored(model, i, ".wh", cell->weights, hidden, model->dim, cell->rank_w,
+		status = member_factored(model, i, ".wh", cell->weights, hidden, cell->n_in, cell->rank_w,
 								 &cell->w_h);
 	if (status == TD_OK && !cell->tied)
 		status = member_factored(model, i, ".uh", cell->weights, hidden, hidden, cell->rank_u,
@@ -453,9 +459,9 @@ open_rows(td_model *model)
 
 	if (model->n_rows == 0)
 		return TD_OK;
-	if ((uint64_t) model->n_rows * (model->n_out + model->dim) > TD_MODEL_MAX_WORK)
+	if ((uint64_t) model->n_rows * (model->n_out + model->width) > TD_MODEL_MAX_WORK)
 		return TD_ERR_SHAPE;
-	status = td_encoder_require(&model->file, "rows", TD_I8, (size_t) model->n_rows * model->dim,
+	status = td_encoder_require(&model->file, "rows", TD_I8, (size_t) model->n_rows * model->width,
 								&found);
 	if (status != TD_OK)
 		return status;
@@ -465,6 +471,22 @@ open_rows(td_model *model)
 		return status;
 	model->row_scales = found;
 	return td_vec_check(model->row_scales, model->n_rows) == TD_OK ? TD_OK : TD_ERR_CORRUPT;
+}
+
+static td_status
+open_projection(td_model *model, const uint32_t *meta)
+{
+	td_projection *projection = &model->projection;
+
+	if (meta[MODEL_FORMAT] >= FORMAT_PROJECTION)
+	{
+		projection->rank = meta[MODEL_WORDS_RANK];
+		projection->n_buckets = meta[MODEL_WORDS_BUCKETS];
+		projection->features = meta[MODEL_WORDS_FEATURES];
+	}
+	model->width = model->dim + projection->rank;
+	model->reads_text = projection->rank > 0;
+	return td_project_open(&model->file, model->dim, projection);
 }
 
 td_status
@@ -485,7 +507,7 @@ td_model_open(const void *bytes, size_t size, td_model *model)
 	if (status != TD_OK)
 		return status;
 	meta = found;
-	if (meta[MODEL_FORMAT] != FORMAT)
+	if (meta[MODEL_FORMAT] != FORMAT_PLAIN && meta[MODEL_FORMAT] != FORMAT_PROJECTION)
 		return TD_ERR_VERSION;
 	model->level = td_level_best();
 	model->task = meta[MODEL_TASK];
@@ -510,7 +532,9 @@ td_model_open(const void *bytes, size_t size, td_model *model)
 	if (status != TD_OK)
 		return status;
 	memcpy(model->encoder_id, found, TD_FILE_ID_SIZE);
-	status = open_outputs(model);
+	status = open_projection(model, meta);
+	if (status == TD_OK)
+		status = open_outputs(model);
 	if (status == TD_OK)
 		status = open_rows(model);
 	if (status == TD_OK)

@@ -23,12 +23,13 @@ from tinydancer.model_file import (
     Linear,
     Member,
     ModelSpec,
+    Projection,
     Rbf,
     Words,
     quantise,
 )
 
-__all__ = ["apply_model", "features_of_ids", "link_scores"]
+__all__ = ["apply_model", "features_of_ids", "link_scores", "project"]
 
 MAX_PIECES = 512
 _MASK = (1 << 64) - 1
@@ -67,6 +68,32 @@ def features_of_ids(ids: Sequence[int], n_buckets: int, features: int) -> dict[i
         bucket = _bucket(x, n_buckets)
         counts[bucket] = counts.get(bucket, 0) + 1
     return {bucket: float(np.sqrt(np.float32(n))) for bucket, n in sorted(counts.items())}
+
+
+def project(p: Projection, vectors: Array, ids: Sequence[Sequence[int] | None] | None) -> F64:
+    """Vectors with the words of their texts beside them.
+
+    Args:
+        p: whose columns they are.
+        vectors: ``(n, dim)``.
+        ids: word-piece ids of each text; None: no text.
+
+    Returns:
+        ``(n, dim + rank) float64``.
+    """
+    table = np.asarray(p.table, np.float64)
+    wide = np.zeros((len(vectors), vectors.shape[1] + table.shape[1]))
+    for i, x in enumerate(np.asarray(vectors, np.float64)):
+        own = None if ids is None else ids[i]
+        found = features_of_ids(() if own is None else own, len(table), p.features)
+        columns = np.array(list(found.values())) @ table[list(found)] if found else table[0] * 0
+        length = float(np.sqrt((columns * columns).sum()))
+        whole = np.sqrt(1 + p.share**2)
+        if length > 0:
+            wide[i] = np.append(x, p.share / length * columns) / whole
+        else:
+            wide[i, : len(x)] = x * whole
+    return wide
 
 
 def _sigmoid(x: F64) -> F64:
@@ -198,6 +225,8 @@ def apply_model(
         ``(n, n_out) float64``.
     """
     x = np.asarray(vectors, np.float64)
+    if spec.projection is not None:
+        x = project(spec.projection, x, ids)
     cosines = np.zeros((len(x), 0))
     if spec.rows is not None:
         rows, scales = quantise(spec.rows)

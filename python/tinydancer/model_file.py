@@ -9,6 +9,7 @@ Vocabulary
     output     what has a probability: a category, a capability or an agent
     member     a part of the ensemble; its scores are weighted and added to those of the others
     row        the stored vector of a training request; KNN and RBF members share them
+    width      of what members read: the vector and, with a projection, columns of words beside it
     support    how many labels of an output training has seen; 0: the model does not cover it
 """
 
@@ -38,6 +39,7 @@ __all__ = [
     "Linear",
     "Member",
     "ModelSpec",
+    "Projection",
     "Rbf",
     "Words",
     "from_safetensors",
@@ -48,7 +50,8 @@ __all__ = [
 
 TASKS = ("classifier", "capabilities", "quality")
 LINKS = ("softmax", "sigmoid", "identity")
-FORMAT = 1
+FORMAT, FORMAT_PROJECTION = 1, 2
+RANK_STEP = 16
 MAX_ROWS = 65536
 MAX_OUTPUTS = 4096
 MAX_MEMBERS = 8
@@ -74,7 +77,7 @@ class Linear:
 
     Attributes:
         weight: ``(n_out,)`` what the scores are multiplied by.
-        matrix: ``(n_out, dim)``.
+        matrix: ``(n_out, width)``.
         bias: ``(n_out,)``.
         int8: write the matrix as int8, a scale for each row.
     """
@@ -89,12 +92,13 @@ class Linear:
 class FastGrnn:
     """Scores ``head @ h + head_bias`` of the hidden state h of a FastGRNN cell.
 
-    Without ``steps`` h is one step from the zero state on the sentence vector; with them it is the
-    state after a sequence of at most so many token vectors, of a static encoder.
+    Without ``steps`` h is one step from the zero state on the request's vector; with them it is the
+    state after a sequence of at most so many token vectors of a static encoder, and w has dim
+    columns.
 
     Attributes:
         weight: ``(n_out,)``.
-        w: gate's input matrix ``(n_hidden, dim)``, or factors ``(n_hidden, r)`` and ``(r, dim)``.
+        w: gate's input matrix ``(n_hidden, width)``, or factors ``(n_hidden, r)``, ``(r, width)``.
         u: gate's state matrix ``(n_hidden, n_hidden)``, or factors; None: zeros.
         w_h: candidate's input matrix, shaped as w; None: tied to w.
         u_h: candidate's state matrix, shaped as u; None with w_h: zeros.
@@ -184,6 +188,26 @@ class Words:
     features: int = WORDS_UNIGRAMS | WORDS_BIGRAMS
 
 
+@dataclass(frozen=True)
+class Projection:
+    """Words of a request as columns beside its vector; every member but sequences reads both.
+
+    ``(vector, share * c) / sqrt(1 + share**2)`` with ``c = s / |s|`` and
+    ``s = sum_f sqrt(count of f) * table[f]``; where s is 0, because there is no text or no word of
+    it is known, ``(vector * sqrt(1 + share**2), 0)``.
+
+    Attributes:
+        table: ``(n_buckets, rank)``; written as int8 with a scale for each bucket.  The rank is a
+            multiple of RANK_STEP.
+        share: length of the columns, where that of the vector is 1.
+        features: sum of WORDS_UNIGRAMS, WORDS_BIGRAMS, WORDS_LENGTH.
+    """
+
+    table: Array
+    share: float
+    features: int = WORDS_UNIGRAMS | WORDS_BIGRAMS
+
+
 Member = Linear | FastGrnn | Knn | Rbf | Words
 _KINDS: dict[type, int] = {Linear: 1, FastGrnn: 2, Knn: 3, Rbf: 4, Words: 5}
 
@@ -202,10 +226,11 @@ class ModelSpec:
         prior: ``(n_out,)`` base rate of each output, in [0, 1].
         support: ``(n_out,)`` labels seen of each output.
         members: 1 to 8.
-        rows: ``(n_rows, dim)`` unit vectors that KNN and RBF members refer to, or None.
+        rows: ``(n_rows, width)`` unit vectors that KNN and RBF members refer to, or None.
         curve_x: ``(n_curves, n_knots)`` increasing; calibration, see ``curve_y``; None: none.
         curve_y: ``(n_curves, n_knots)`` in [0, 1], not decreasing.  One curve for all outputs or
             one for each; a classifier has at most one, for its most probable category.
+        projection: of words beside the vector; None: members read the vector alone.
     """
 
     task: str
@@ -220,6 +245,12 @@ class ModelSpec:
     rows: Array | None = field(default=None, repr=False)
     curve_x: Array | None = None
     curve_y: Array | None = None
+    projection: Projection | None = field(default=None, repr=False)
+
+    @property
+    def width(self) -> int:
+        """Length of what members read."""
+        return self.dim + (0 if self.projection is None else np.shape(self.projection.table)[1])
 
     @property
     def n_out(self) -> int:
@@ -299,13 +330,14 @@ class _Writer:
         return rank
 
     def linear(self, at: str, m: Linear) -> list[int]:
-        n, dim = self.spec.n_out, self.spec.dim
-        self.matrix(f"{at}.w", m.matrix, (n, dim), m.int8)
+        n = self.spec.n_out
+        self.matrix(f"{at}.w", m.matrix, (n, self.spec.width), m.int8)
         self.floats(f"{at}.b", m.bias, n)
         return [int(m.int8)]
 
     def fastgrnn(self, at: str, m: FastGrnn) -> list[int]:
-        n, dim, hidden = self.spec.n_out, self.spec.dim, len(m.b_z)
+        n, hidden = self.spec.n_out, len(m.b_z)
+        dim = self.spec.dim if m.steps else self.spec.width
         none = np.zeros((hidden, hidden), np.float32)
         if m.w_h is None and m.u_h is not None:
             raise ValueError("a tied cell has no matrices of its own for the candidate")
@@ -357,6 +389,13 @@ class _Writer:
         self.floats(f"{at}.idf", m.idf, buckets)
         return [buckets, m.features]
 
+    def projection(self, p: Projection) -> list[int]:
+        buckets, rank = np.shape(p.table)
+        values, scales = quantise(_shaped("words", p.table, (buckets, rank)))
+        self.sections["words"], self.sections["words.s"] = values, scales
+        self.floats("words.p", np.array([p.share]), 1)
+        return [rank, buckets, p.features]
+
     def member(self, at: str, m: Member) -> list[int]:
         if isinstance(m, Linear):
             return self.linear(at, m)
@@ -395,7 +434,7 @@ def write_model(spec: ModelSpec) -> bytes:
     writer.floats("prior", spec.prior, n)
     sections["support"] = np.asarray(spec.support).astype(np.uint32)
     if spec.rows is not None:
-        rows = _shaped("rows", spec.rows, (spec.n_rows, spec.dim))
+        rows = _shaped("rows", spec.rows, (spec.n_rows, spec.width))
         sections["rows"], sections["rows.s"] = quantise(rows)
     if spec.curve_x is not None and spec.curve_y is not None:
         writer.floats("curve.x", spec.curve_x, n_curves, n_knots)
@@ -405,9 +444,12 @@ def write_model(spec: ModelSpec) -> bytes:
         writer.floats(f"{at}.weight", member.weight, n)
         meta = [_KINDS[type(member)], *writer.member(at, member)]
         sections[at] = np.array(meta + [0] * (MEMBER_SIZE - len(meta)), np.uint32)
-    meta = [FORMAT, TASKS.index(spec.task), LINKS.index(spec.link), n, spec.dim, spec.n_rows]
+    # Older versions read a model without a projection as before.
+    words = [] if spec.projection is None else writer.projection(spec.projection)
+    version = FORMAT_PROJECTION if words else FORMAT
+    meta = [version, TASKS.index(spec.task), LINKS.index(spec.link), n, spec.dim, spec.n_rows]
     meta += [len(spec.members), n_curves, n_knots]
-    meta += [spec.encoder_checksum & 0xFFFFFFFF, spec.encoder_checksum >> 32]
+    meta += [spec.encoder_checksum & 0xFFFFFFFF, spec.encoder_checksum >> 32, *words]
     sections["model"] = np.array(meta + [0] * (META_SIZE - len(meta)), np.uint32)
     data = pack_file(KIND_MODEL, spec.task, sections)
 
@@ -424,10 +466,11 @@ def write_model(spec: ModelSpec) -> bytes:
 class _Reader:
     """Takes the arrays of members out of a file."""
 
-    def __init__(self, file: TdFile, n_out: int, dim: int, n_rows: int) -> None:
+    def __init__(self, file: TdFile, n_out: int, dim: int, width: int, n_rows: int) -> None:
         self.sections = file.sections
         self.n_out = n_out
         self.dim = dim
+        self.width = width
         self.n_rows = n_rows
 
     def matrix(self, name: str, n_out: int, n_in: int) -> F32:
@@ -452,14 +495,15 @@ class _Reader:
         kind, *p = (int(v) for v in s[at])
         weight = s[f"{at}.weight"]
         if kind == _KINDS[Linear]:
-            matrix = self.matrix(f"{at}.w", self.n_out, self.dim)
+            matrix = self.matrix(f"{at}.w", self.n_out, self.width)
             return Linear(weight, matrix, s[f"{at}.b"], bool(p[0]))
         if kind == _KINDS[FastGrnn]:
             int8, hidden, rank_w, rank_u, tied, steps, *_ = p
+            dim = self.dim if steps else self.width
             zeta, nu, token_scale = (float(v) for v in s[f"{at}.zn"])
             return FastGrnn(
                 weight,
-                self.factored(f"{at}.w", hidden, self.dim, rank_w),
+                self.factored(f"{at}.w", hidden, dim, rank_w),
                 s[f"{at}.bz"],
                 s[f"{at}.bh"],
                 zeta,
@@ -467,7 +511,7 @@ class _Reader:
                 self.matrix(f"{at}.o", self.n_out, hidden),
                 s[f"{at}.ob"],
                 self.factored(f"{at}.u", hidden, hidden, rank_u),
-                None if tied else self.factored(f"{at}.wh", hidden, self.dim, rank_w),
+                None if tied else self.factored(f"{at}.wh", hidden, dim, rank_w),
                 None if tied else self.factored(f"{at}.uh", hidden, hidden, rank_u),
                 bool(int8),
                 steps,
@@ -499,8 +543,13 @@ def read_model(data: bytes) -> ModelSpec:
     s = file.sections
     meta = [int(v) for v in s["model"]]
     _, task, link, n_out, dim, n_rows, n_members, n_curves, n_knots, low, high = meta[:11]
-    reader = _Reader(file, n_out, dim, n_rows)
-    rows = reader.matrix("rows", n_rows, dim) if n_rows else None
+    rank, buckets, features = meta[11:14]
+    reader = _Reader(file, n_out, dim, dim + rank, n_rows)
+    rows = reader.matrix("rows", n_rows, dim + rank) if n_rows else None
+    projection = None
+    if rank:
+        table = reader.matrix("words", buckets, rank)
+        projection = Projection(table, float(s["words.p"][0]), features)
     return ModelSpec(
         TASKS[task],
         bytes(s["names"]).decode().split("\0")[:-1],
@@ -514,6 +563,7 @@ def read_model(data: bytes) -> ModelSpec:
         rows,
         s["curve.x"].reshape(n_curves, n_knots) if n_curves else None,
         s["curve.y"].reshape(n_curves, n_knots) if n_curves else None,
+        projection,
     )
 
 

@@ -13,6 +13,7 @@ from tinydancer.model_file import (
     Linear,
     Member,
     ModelSpec,
+    Projection,
     Rbf,
     Words,
 )
@@ -52,14 +53,15 @@ def cell(rng: np.random.Generator, weight: Any, dim: int, n_out: int, **kind: An
 
 
 def member(rng: np.random.Generator, kind: str, spec: dict[str, Any]) -> Member:
-    n_out, dim, n_rows = len(spec["names"]), spec["dim"], len(spec["rows"])
+    n_out, n_rows, width = len(spec["names"]), *spec["rows"].shape
     weight = rng.uniform(0.2, 1.0, n_out)
     bias = rng.normal(size=n_out) * 0.1
     if kind.startswith("linear"):
-        return Linear(weight, rng.normal(size=(n_out, dim)), bias, kind == "linear8")
+        return Linear(weight, rng.normal(size=(n_out, width)), bias, kind == "linear8")
     if kind in ("cell", "cell8", "tied", "rank", "sequence"):
+        n_in = spec["dim"] if kind == "sequence" else width
         return cell(
-            rng, weight, dim, n_out, int8=kind == "cell8", tied=kind == "tied",
+            rng, weight, n_in, n_out, int8=kind == "cell8", tied=kind == "tied",
             rank=3 if kind == "rank" else 0, steps=9 if kind == "sequence" else 0,
             token_scale=1.5 if kind == "sequence" else 1.0,
         )  # fmt: skip
@@ -83,6 +85,7 @@ def random_model(
     dim: int = 128,
     n_rows: int = 40,
     n_curves: int = 0,
+    rank: int = 0,
     encoder: tuple[str, int] = ("static-1", 0),
 ) -> ModelSpec:
     rng = np.random.default_rng(seed)
@@ -95,8 +98,12 @@ def random_model(
         "link": link,
         "prior": rng.uniform(size=n_out),
         "support": rng.integers(1, 100, n_out),
-        "rows": unit_rows(rng, n_rows, dim),
+        "rows": unit_rows(rng, n_rows, dim + rank),
     }
+    if rank:
+        # Some buckets are not read.
+        table = rng.normal(size=(256, rank)) * rng.integers(0, 3, (256, 1))
+        spec["projection"] = Projection(table, 1.25, WORDS_UNIGRAMS | WORDS_LENGTH)
     if n_curves:
         spec["curve_x"] = np.sort(rng.uniform(size=(n_curves, 6)), axis=1)
         spec["curve_y"] = np.sort(rng.uniform(size=(n_curves, 6)), axis=1)

@@ -18,7 +18,7 @@ from tinydancer.errors import (
     ShapeError,
     TextEncodingError,
 )
-from tinydancer.model_apply import apply_model, features_of_ids
+from tinydancer.model_apply import apply_model, features_of_ids, project
 from tinydancer.model_file import from_safetensors, read_model, to_safetensors, write_model
 
 LEVELS = _kernels.LEVELS[: _kernels.LEVELS.index(_kernels.BEST_LEVEL) + 1]
@@ -63,11 +63,13 @@ def check(spec: Any, encoder: Encoder, table: Any, with_text: bool = True) -> No
 
 @pytest.mark.parametrize("kind", [*models.MEMBERS, "sequence"])
 @pytest.mark.parametrize("link", ["identity", "sigmoid"])
+@pytest.mark.parametrize("rank", [0, 16, 48])
 def test_each_member_alone_gives_what_the_oracle_gives(
-    kind: str, link: str, encoder: Encoder, table: Any
+    kind: str, link: str, rank: int, encoder: Encoder, table: Any
 ) -> None:
-    check(models.random_model(3, (kind,), link=link), encoder, table)
-    check(models.random_model(3, (kind,), link=link), encoder, table, with_text=False)
+    spec = models.random_model(3, (kind,), link=link, rank=rank)
+    check(spec, encoder, table)
+    check(spec, encoder, table, with_text=False)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,104 @@ def test_scores_of_a_written_linear_model_are_its_formula() -> None:
     total = np.asarray(m.weight) * (x @ m.matrix.T + m.bias)  # type: ignore[union-attr]
     got = _kernels.Model(write_model(spec)).apply(x)
     np.testing.assert_allclose(got, 1 / (1 + np.exp(-total)), rtol=1e-5)
+
+
+def wide_by_kernel(spec: Any, x: Any, texts: Any, encoder: Encoder) -> Any:
+    """What members read: a linear member for each piece of it, with the identity as its matrix."""
+    read, one = [], np.eye(spec.width)
+    for first in range(0, spec.width, spec.n_out):
+        matrix = np.zeros((spec.n_out, spec.width))
+        part = one[first : first + spec.n_out]
+        # Scores are cut to 0 .. 1: half of it, from the middle.
+        matrix[: len(part)] = part / 2
+        member = models.Linear(np.ones(spec.n_out), matrix, np.full(spec.n_out, 0.5))
+        model = _kernels.Model(write_model(dataclasses.replace(spec, members=[member])))
+        read.append((model.apply(x, texts, encoder)[:, : len(part)] - 0.5) * 2)
+    return np.hstack(read)
+
+
+def test_words_stand_beside_the_vector(encoder: Encoder) -> None:
+    # Against arithmetic written down here, not against the oracle.
+    spec = models.random_model(1, (), rank=16)
+    assert spec.projection is not None and spec.width == 144
+    written = read_model(write_model(dataclasses.replace(spec, members=[models.member(
+        np.random.default_rng(0), "linear", {"names": spec.names, "rows": spec.rows}
+    )]))).projection  # fmt: skip
+    assert written is not None and written.share == 1.25
+    texts = ["the cat", "the the the the cat", "a dog"]
+    x = vectors(3)
+    wide = wide_by_kernel(spec, x, texts, encoder)
+    for i, text in enumerate(texts):
+        found = features_of_ids(encoder.tokenize(text).tolist(), 256, written.features)
+        columns = sum(value * written.table[bucket] for bucket, value in found.items())
+        columns = columns / np.linalg.norm(columns)
+        want = np.concatenate([x[i], 1.25 * columns]) / np.sqrt(1 + 1.25**2)
+        np.testing.assert_allclose(wide[i], want, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(wide, axis=1), 1, rtol=1e-4)
+    ids = [encoder.tokenize(text).tolist() for text in texts]
+    np.testing.assert_allclose(wide, project(written, x, ids), atol=1e-5)
+
+
+@pytest.mark.parametrize("texts", [None, [None, None], ["", " "]])
+def test_without_words_products_are_those_of_the_vectors(texts: Any, encoder: Encoder) -> None:
+    spec = models.random_model(1, (), rank=32)
+    x = vectors(2) * np.float32(0.5)
+    alone = wide_by_kernel(spec, x, texts, encoder)
+    assert (alone[:, 128:] == 0).all()
+    worded = wide_by_kernel(spec, x, ["one cat", "a dog"], encoder)
+    np.testing.assert_allclose(alone @ worded.T, x @ x.T, atol=1e-5)
+
+
+def test_buckets_that_are_not_read_change_nothing(encoder: Encoder) -> None:
+    spec = models.random_model(3, ("knn", "rbf", "cell"), rank=16)
+    assert spec.projection is not None
+    silent = dataclasses.replace(
+        spec.projection, table=np.zeros_like(spec.projection.table), share=0.75
+    )
+    x = vectors()
+    model = _kernels.Model(write_model(dataclasses.replace(spec, projection=silent)))
+    np.testing.assert_array_equal(model.apply(x, TEXTS, encoder), model.apply(x))
+
+
+def test_model_with_a_projection_asks_for_the_text(encoder: Encoder) -> None:
+    model = _kernels.Model(write_model(models.random_model(3, ("knn",), rank=16)))
+    assert model.reads_text and model.dim == 128
+    with pytest.raises(InvalidInputError, match="needs the encoder"):
+        model.apply(vectors(1), ["one"])
+    with pytest.raises(TextEncodingError):
+        model.apply(vectors(1), ["\udc80"], encoder)
+
+
+def test_number_of_columns_is_in_whole_blocks() -> None:
+    for rank in (8, 17, 272):
+        with pytest.raises(FileFormatError, match="corrupt"):
+            write_model(models.random_model(3, ("knn",), rank=rank))
+
+
+def test_model_without_a_projection_keeps_its_format() -> None:
+    def number(rank: int) -> int:
+        data = write_model(models.random_model(3, ("knn",), rank=rank))
+        return int(unpack_file(data).sections["model"][0])
+
+    assert (number(0), number(16)) == (1, 2)
+
+
+def test_later_format_is_refused_by_its_version() -> None:
+    later = sections()
+    later["model"] = later["model"].copy()
+    later["model"][0] = 3
+    with pytest.raises(FileFormatError, match="version"):
+        _kernels.Model(pack_file(3, "quality", later))
+
+
+@pytest.mark.parametrize("name", ["words.s", "words.p"])
+@pytest.mark.parametrize("value", [-1.0, np.inf, 3e38])
+def test_projection_out_of_bounds_is_corrupt(name: str, value: float) -> None:
+    damaged = sections()
+    damaged[name] = damaged[name].copy()
+    damaged[name][-1] = value
+    with pytest.raises(FileFormatError, match="corrupt"):
+        _kernels.Model(pack_file(3, "quality", damaged))
 
 
 def test_knn_counts_the_k_nearest_and_skips_what_is_missing() -> None:
@@ -172,7 +272,8 @@ def test_properties_tell_what_was_written() -> None:
 
 
 def test_safetensors_keep_every_bit() -> None:
-    data = write_model(models.random_model(4, ("cell8", "rank", "knn", "words"), n_curves=1))
+    kinds = ("cell8", "rank", "knn", "words")
+    data = write_model(models.random_model(4, kinds, n_curves=1, rank=16))
     assert from_safetensors(to_safetensors(data)) == data
 
 
@@ -215,7 +316,7 @@ def test_too_large_a_cell_is_refused() -> None:
 
 
 def sections() -> dict[str, Any]:
-    spec = models.random_model(4, ("cell", "knn", "rbf8", "words"), n_curves=1)
+    spec = models.random_model(4, ("cell", "knn", "rbf8", "words"), n_curves=1, rank=16)
     return dict(unpack_file(write_model(spec)).sections)
 
 
@@ -243,7 +344,7 @@ def test_model_with_nan_is_corrupt(name: str) -> None:
         _kernels.Model(pack_file(3, "quality", damaged))
 
 
-@pytest.mark.parametrize("position", range(11))
+@pytest.mark.parametrize("position", range(14))
 @pytest.mark.parametrize("value", [0, 1, 3, 7, 1 << 20, 2**32 - 1])
 def test_hostile_meta_is_refused_or_safe(position: int, value: int) -> None:
     damaged = sections()

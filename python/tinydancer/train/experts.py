@@ -4,13 +4,10 @@ Vectors, weighted words and outcomes of training requests come in, fitted expert
 predict for other requests, and become members of a model file.  Used by tinydancer.train.quality.
 
     knn     the mean outcome of the nearest requests
-    rbf     kernel ridge regression on the vectors
-    words   ridge regression on hashed word pieces, in the dual
-    joint   ridge regression on the sum of both kernels
-    deep    FastGRNN on the vector and weights of words beside it, learned together; a few seeds
+    rbf     kernel ridge regression
+    deep    FastGRNN and, beside it, weights of words, learned together; a few seeds
 
-Every expert predicts the prior plus a sum of parts.  The parts of all experts that read the same
-things are added up, so that a model has one member for each kind, whatever the number of experts.
+All of them read the vector of a request with columns of its words beside it (WordColumns).
 """
 
 from __future__ import annotations
@@ -31,15 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPERTS", "Experts", "Problem"]
 
-EXPERTS = ("knn", "rbf", "words", "joint", "deep")
+EXPERTS = ("knn", "rbf", "deep")
 
 NEIGHBOURS = 50
 PSEUDO = 2.0
 GAMMA = 2.0
-# Strengths of the ridges, found by cross-validation on the nine-model data; see docs/evaluation.md.
-RBF_STRENGTH = 3.0
-WORDS_STRENGTH = 3.0
-JOINT_STRENGTH = 5.0
+# Found by cross-validation on the nine-model data; see docs/evaluation.md.
+RBF_STRENGTH = 5.0
 HIDDEN = 64
 DEEP_MEMBERS = 3
 DEEP = Settings(
@@ -56,7 +51,7 @@ class Problem:
     """Training requests.
 
     Attributes:
-        x: ``(n, dim)`` float32 unit vectors.
+        x: ``(n, width)`` float32 unit vectors.
         words: ``(n, n_features)`` CSR matrix of unit rows.
         quality: ``(n, n_agents)``; NaN: unknown.
         prior: ``(n_agents,)`` base rates.
@@ -76,7 +71,7 @@ class Experts:
         problem: what they were fitted to.
         k: neighbours that are looked at.
         landmarks: numbers of the rows that kernels are taken with.
-        coefficients: of rbf, words and joint: ``(n_landmarks, n_agents)`` each.
+        coefficients: of rbf: ``(n_landmarks, n_agents)``.
         deep: fitted networks; their targets were divided by ``scale``.
         scale: ``(n_agents,)`` variance of an outcome of the base rate.
     """
@@ -84,7 +79,7 @@ class Experts:
     problem: Problem
     k: int
     landmarks: Array
-    coefficients: dict[str, Array]
+    coefficients: Array
     scale: Array
     deep: list[Fitted] = field(default_factory=list)
 
@@ -109,19 +104,12 @@ class Experts:
             chosen = np.random.default_rng([seed, 2]).permutation(n)[:LANDMARKS]
             landmarks = np.sort(chosen)
         near = _rbf(problem.x, problem.x[landmarks])
-        alike = (problem.words @ problem.words[landmarks].T).toarray()
-        progress.start(f"{stage}: ridges", 3)
-        made = {}
-        for name, kernel, strength in (
-            ("rbf", near, RBF_STRENGTH),
-            ("words", alike, WORDS_STRENGTH),
-            ("joint", near + alike, JOINT_STRENGTH),
-        ):
-            if n > EXACT_ROWS:
-                made[name] = landmark_coefficients(kernel, landmarks, residual, strength)
-            else:
-                made[name] = ridge_coefficients(kernel, residual, strength)
-            progress.step(rows=n)
+        progress.start(f"{stage}: ridge", 1)
+        if n > EXACT_ROWS:
+            made = landmark_coefficients(near, landmarks, residual, RBF_STRENGTH)
+        else:
+            made = ridge_coefficients(near, residual, RBF_STRENGTH)
+        progress.step(rows=n)
         scale = problem.prior * (1 - problem.prior) + 0.01
         experts = cls(problem, k, landmarks, made, scale)
         targets = np.where(known, residual / scale, 0)
@@ -143,7 +131,7 @@ class Experts:
         """What each expert expects of other requests.
 
         Args:
-            x: ``(n, dim)``.
+            x: ``(n, width)``.
             words: ``(n, n_features)``, weighted as those of the problem.
 
         Returns:
@@ -151,13 +139,9 @@ class Experts:
         """
         problem = self.problem
         near = _rbf(x, problem.x[self.landmarks])
-        alike = (words @ problem.words[self.landmarks].T).toarray()
-        c = self.coefficients
         result = {
             "knn": self._neighbours(x),
-            "rbf": problem.prior + near @ c["rbf"],
-            "words": problem.prior + alike @ c["words"],
-            "joint": problem.prior + (near + alike) @ c["joint"],
+            "rbf": problem.prior + near @ self.coefficients,
         }
         inputs = Inputs(np.asarray(x, np.float32), None, words)
         scores = [one.scores(inputs) for one in self.deep]
@@ -193,13 +177,11 @@ class Experts:
         """
         from tinydancer.model_file import FastGrnn, Knn, Rbf, Words
 
-        problem, c = self.problem, self.coefficients
+        problem = self.problem
         n_out = len(problem.prior)
-        # Half of the joint expert is the vector's; a fifth of the deep one the words'.
-        of_words = weight["words"] + weight["joint"] / 2 + weight["deep"] / 5
-        of_rbf = weight["rbf"] + weight["joint"] / 2
-        dual = weight["words"] * c["words"] + weight["joint"] * c["joint"]
-        table = np.asarray(problem.words[self.landmarks].T @ dual, np.float64)
+        # A fifth of the deep expert is the words'.
+        of_words = weight["deep"] / 5
+        table = np.zeros((len(buckets), n_out))
         made: list[Member] = []
 
         def constant(value: float) -> Array:
@@ -207,10 +189,10 @@ class Experts:
 
         if weight["knn"] > 0:
             made.append(Knn(constant(weight["knn"]), problem.quality, self.k, pseudo=PSEUDO))
-        if of_rbf > 0:
+        if weight["rbf"] > 0:
             coefficients = np.zeros((len(problem.x), n_out))
-            coefficients[self.landmarks] = weight["rbf"] * c["rbf"] + weight["joint"] * c["joint"]
-            made.append(Rbf(constant(of_rbf), coefficients / of_rbf, problem.prior, GAMMA))
+            coefficients[self.landmarks] = self.coefficients
+            made.append(Rbf(constant(weight["rbf"]), coefficients, problem.prior, GAMMA))
         if weight["deep"] > 0:
             share = weight["deep"] / len(self.deep)
             for one in self.deep:
@@ -234,8 +216,9 @@ class Experts:
 
 
 def _rbf(a: Array, b: Array) -> Array:
-    """exp(-GAMMA |a - b|^2) of unit vectors."""
+    """exp(-GAMMA (2 - 2 a b)): of unit vectors exp(-GAMMA |a - b|^2)."""
     kernel: Array = a @ b.T
     kernel -= 1
+    np.minimum(kernel, 0, out=kernel)
     kernel *= 2 * GAMMA
     return np.exp(kernel, out=kernel)

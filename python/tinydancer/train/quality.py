@@ -25,7 +25,7 @@ from tinydancer.train.outcomes import Outcomes, collect
 from tinydancer.train.progress import Progress
 from tinydancer.train.reliability import apply_curve, rising_curve
 from tinydancer.train.result import ReportData, TrainedModel
-from tinydancer.train.words import WordWeights, count_words
+from tinydancer.train.words import WordColumns, WordWeights, count_words
 
 __all__ = ["FOLDS", "base_rates", "fit_quality", "stack", "train_quality"]
 
@@ -33,6 +33,11 @@ FOLDS = 5
 BUCKETS = 1 << 15
 # Word pieces, pairs of them, and how many there are.
 FEATURES = 7
+# Columns of words beside the vector, found by cross-validation; see docs/evaluation.md.  Fewer
+# requests than that many times ROWS_A_COLUMN do not say so many directions.
+COLUMNS = 64
+ROWS_A_COLUMN = 8
+SHARE = 1.0
 # How many labels of the average agent are added to each agent's own.
 PRIOR_LABELS = 10.0
 # Distance from equal weights, in units of the experts' mean square: weights that are free to
@@ -85,6 +90,32 @@ def stack(predictions: Array, prior: Array, quality: Array) -> Array:
     return result
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What experts read of a request, learned from training requests."""
+
+    words: WordWeights
+    columns: WordColumns | None
+
+    @classmethod
+    def learn(cls, counts: Any, seed: int) -> _Reading:
+        weights = WordWeights.learn(counts, features=FEATURES)
+        rank = min(COLUMNS, -(-counts.shape[0] // ROWS_A_COLUMN))
+        return cls(weights, WordColumns.learn(weights.apply(counts), weights, rank, SHARE, seed))
+
+    def apply(self, x: Array, counts: Any) -> tuple[Array, Any]:
+        """``(n, width)`` vectors and ``(n, n_features)`` words of requests."""
+        wide = x if self.columns is None else self.columns.apply(x, counts)
+        return wide, self.words.apply(counts)
+
+    def problem(self, x: Array, counts: Any, quality: Array, prior: Array) -> Problem:
+        wide, words = self.apply(x, counts)
+        # Stored rows have unit length, without known words too.
+        length = np.linalg.norm(wide, axis=1, keepdims=True)
+        wide = (wide / np.where(length > 0, length, 1)).astype(np.float32)
+        return Problem(wide, words, quality, prior)
+
+
 @dataclass
 class _OutOfFold:
     """Predictions for every request by experts that did not see it."""
@@ -102,11 +133,11 @@ def _out_of_fold(
     experts = np.empty((len(EXPERTS), *quality.shape))
     for number in range(FOLDS):
         train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        words = WordWeights.learn(counts[train], features=FEATURES)
+        reading = _Reading.learn(counts[train], seed)
         rates = base_rates(quality[train])
-        problem = Problem(x[train], words.apply(counts[train]), quality[train], rates)
+        problem = reading.problem(x[train], counts[train], quality[train], rates)
         fitted = Experts.fit(problem, seed, progress, f"fold {number + 1} of {FOLDS}")
-        predicted = fitted.predict(x[test], words.apply(counts[test]))
+        predicted = fitted.predict(*reading.apply(x[test], counts[test]))
         prior[test] = rates
         experts[:, test] = np.stack([predicted[name] for name in EXPERTS])
     return _OutOfFold(fold, prior, experts)
@@ -197,11 +228,12 @@ def fit_quality(
         said = np.tensordot(weight, out.experts, 1).clip(0, 1)
         known = outcomes.known
         curve = rising_curve(said[known], quality[known])
-        words = WordWeights.learn(counts, features=FEATURES)
+        reading = _Reading.learn(counts, seed)
         prior = base_rates(quality)
-        problem = Problem(x, words.apply(counts), quality, prior)
+        problem = reading.problem(x, counts, quality, prior)
         experts = Experts.fit(problem, seed, progress, "all requests")
         by_name = dict(zip(EXPERTS, weight.tolist(), strict=True))
+        words = reading.words
         members = experts.members(by_name, words.idf, words.buckets, FEATURES)
     spec = ModelSpec(
         task="quality",
@@ -213,9 +245,10 @@ def fit_quality(
         prior=prior,
         support=outcomes.support,
         members=members,
-        rows=x,
+        rows=problem.x,
         curve_x=curve[0][None],
         curve_y=curve[1][None],
+        projection=None if reading.columns is None else reading.columns.projection,
     )
     metrics, report = _measured(outcomes, out, weight, said, seed)
     return TrainedModel(spec, write_model(spec), metrics, report)

@@ -2,7 +2,8 @@
 
 Texts come in, a sparse matrix of unit rows comes out, whose columns are hashed word pieces and
 pairs of them.  The counting is ``_kernels.word_features``, the very code that serves; the weights
-(inverse document frequencies) are part of the model.  Used by the trainers.
+(inverse document frequencies) are part of the model.  ``WordColumns`` are the directions in which
+the words of training rows differ most, as columns beside a vector.  Used by the trainers.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy.typing as npt
 
 from tinydancer import _kernels
 from tinydancer.encoder import Encoder
+from tinydancer.model_file import RANK_STEP, Projection, quantise
 
-__all__ = ["WordWeights", "count_words"]
+__all__ = ["WordColumns", "WordWeights", "count_words"]
 
 # Unigrams and bigrams.
 FEATURES = 3
@@ -91,3 +93,63 @@ class WordWeights:
         length = np.sqrt(np.bincount(row, values.astype(np.float64) ** 2, kept.shape[0]))
         values = (values / np.where(length > 0, length, 1)[row]).astype(np.float32)
         return csr_matrix((values, kept.indices, kept.indptr), shape=kept.shape)
+
+
+@dataclass(frozen=True)
+class WordColumns:
+    """Words as columns beside a vector: latent semantic analysis of the training rows.
+
+    Attributes:
+        projection: as the model file holds it.
+        buckets: ``(n_features,)`` the buckets that are read.
+    """
+
+    projection: Projection
+    buckets: npt.NDArray[np.int64]
+
+    @classmethod
+    def learn(
+        cls, words: Any, weights: WordWeights, rank: int, share: float, seed: int
+    ) -> WordColumns | None:
+        """The first right singular vectors of the words (Deerwester et al. 1990).
+
+        Args:
+            words: ``(n, n_features)`` of ``weights.apply``, the training rows.
+            weights: how much each feature counts.
+            rank: columns at most; rows and features may be fewer.
+            share: length of the columns, where that of the vector is 1.
+            seed: of the randomised decomposition.
+
+        Returns:
+            The columns; None where no feature is shared by rows.
+        """
+        from sklearn.utils.extmath import randomized_svd
+
+        rank = min(rank, *words.shape)
+        if rank < 1 or words.nnz == 0:
+            return None
+        _, _, directions = randomized_svd(words, rank, n_iter=3, random_state=seed)
+        # A model file has whole blocks of columns.
+        table = np.zeros((len(weights.idf), -(-rank // RANK_STEP) * RANK_STEP), np.float32)
+        idf = weights.idf[weights.buckets]
+        table[weights.buckets, :rank] = directions.T * idf[:, None]
+        values, scales = quantise(table)
+        written = np.asarray(values * scales[:, None], np.float32)
+        return cls(Projection(written, share, weights.features), weights.buckets)
+
+    def apply(self, x: npt.NDArray[Any], counts: Any) -> npt.NDArray[np.float32]:
+        """Vectors with the columns beside them, as ``td_project()`` makes them.
+
+        Args:
+            x: ``(n, dim)``.
+            counts: ``(n, n_buckets)`` of ``count_words``.
+
+        Returns:
+            ``(n, dim + rank)``.
+        """
+        share, table = self.projection.share, self.projection.table
+        columns = np.asarray(counts[:, self.buckets] @ table[self.buckets], np.float64)
+        length = np.linalg.norm(columns, axis=1, keepdims=True)
+        some, whole = length > 0, np.sqrt(1 + share**2)
+        columns *= share / np.where(some, length, 1) / whole
+        return np.hstack([x * np.where(some, 1 / whole, whole), columns]).astype(np.float32)
