@@ -819,7 +819,9 @@ td_status td_model_apply(const td_model *model, const td_encoder *encoder, const
 						 size_t len, const float *embedding, float *out, void *scratch,
 						 size_t scratch_size);
 
-/* ---------------------------------------------------------------- in td_score.c: the decision */
+/* ---------------------------------------------------------------- in td_score.c and td_rank.c: the
+ * decision
+ */
 
 #define TD_NONE UINT32_MAX /* no such capability, pool or phrase */
 

@@ -2,7 +2,7 @@
  * td_score.c - agents, a request and an objective become a decision.
  *
  * In: the packed registry, the request's vector and limits, an objective.  Out: one td_candidate
- * per agent with every part of its score, the best one, or all of them ranked.
+ * per agent with every part of its score, or the best one alone.
  * Called by both shells for every decision.
  *
  * Agents are taken in blocks: their figures are gathered one by one, fits and scores are worked out
@@ -425,7 +425,7 @@ lead(const td_score_block *block, const uint8_t *eligible, uint32_t n, const lea
 	{
 		if (!eligible[i] || (!first && !(block->score[i] >= score)))
 			continue;
-		/* As is_better(): agents come in ascending order of their numbers. */
+		/* As td_score_best(): agents come in ascending order of their numbers. */
 		if (!first && block->score[i] == score &&
 			!(isnan(cost) ? !isnan(block->cost[i]) : block->cost[i] < cost))
 			continue;
@@ -614,81 +614,4 @@ td_score_predict(const td_registry *registry, const uint32_t *outputs, const flo
 		predicted[i] = own < 0.0 ? 0.0 : own > 1.0 ? 1.0 : own;
 	}
 	return 1;
-}
-
-/* Whether a is the better choice of the two; a total order, so that the decision is unique. */
-static int
-is_better(const td_candidate *a, const td_candidate *b)
-{
-	if ((a->rejected_by == 0) != (b->rejected_by == 0))
-		return a->rejected_by == 0;
-	if (a->score != b->score)
-		return a->score > b->score;
-	if (isnan(a->cost) != isnan(b->cost))
-		return !isnan(a->cost);
-	if (!isnan(a->cost) && a->cost != b->cost)
-		return a->cost < b->cost;
-	return a->agent < b->agent;
-}
-
-uint32_t
-td_score_best(const td_candidate *candidates, uint32_t n, uint32_t *n_eligible)
-{
-	uint32_t best = TD_NONE;
-	uint32_t eligible = 0;
-	uint32_t i;
-
-	for (i = 0; i < n; i++)
-	{
-		if (candidates[i].rejected_by != 0)
-			continue;
-		eligible++;
-		if (best == TD_NONE || is_better(&candidates[i], &candidates[best]))
-			best = i;
-	}
-	if (n_eligible != NULL)
-		*n_eligible = eligible;
-	return best;
-}
-
-/* Restore the heap below root: the worst candidate on top. */
-static void
-sift_down(const td_candidate *candidates, uint32_t *order, uint32_t root, uint32_t n)
-{
-	for (;;)
-	{
-		uint32_t child = 2 * root + 1;
-		uint32_t held;
-
-		if (child >= n)
-			return;
-		if (child + 1 < n && is_better(&candidates[order[child]], &candidates[order[child + 1]]))
-			child++;
-		if (!is_better(&candidates[order[root]], &candidates[order[child]]))
-			return;
-		held = order[root];
-		order[root] = order[child];
-		order[child] = held;
-		root = child;
-	}
-}
-
-void
-td_score_rank(const td_candidate *candidates, uint32_t n, uint32_t *order)
-{
-	uint32_t i;
-
-	for (i = 0; i < n; i++)
-		order[i] = i;
-	/* Heap sort, since qsort() may allocate. */
-	for (i = n / 2; i-- > 0;)
-		sift_down(candidates, order, i, n);
-	for (i = n; i-- > 1;)
-	{
-		uint32_t worst = order[0];
-
-		order[0] = order[i];
-		order[i] = worst;
-		sift_down(candidates, order, 0, i);
-	}
 }
