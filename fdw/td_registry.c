@@ -24,6 +24,7 @@
 
 #include "td_error.h"
 #include "td_guc.h"
+#include "td_lent.h"
 #include "td_registry.h"
 #include "td_registry_build.h"
 #include "td_registry_read.h"
@@ -194,6 +195,7 @@ tdpg_model_snapshot(void)
 static void
 rebuild(void)
 {
+	static TimestampTz last = 0;
 	uint64 read_at = generation;
 	TdRegistry *old = current;
 	TdRegistry *new;
@@ -211,6 +213,7 @@ rebuild(void)
 	new->serial = builds;
 	if (old != NULL && old->pins == 0)
 		MemoryContextDelete(old->context);
+	tdpg_give_back(new->context, &last);
 }
 
 static bool

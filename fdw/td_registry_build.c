@@ -69,14 +69,14 @@ add_phrase(PhraseList *list, TdText text, const TdPhraseRow *stored)
 
 /* The stored phrase with a text of the agent, or NULL. */
 static const TdPhraseRow *
-stored_phrase(const TdPhraseRow *stored, int n, TdPhraseKind kind, TdText text)
+stored_phrase(const TdPhraseRow *const *stored, int n, TdPhraseKind kind, TdText text)
 {
 	int i;
 
 	for (i = 0; i < n; i++)
 	{
-		if (stored[i].kind == kind && tdpg_text_compare(&stored[i].text, &text) == 0)
-			return &stored[i];
+		if (stored[i]->kind == kind && tdpg_text_compare(&stored[i]->text, &text) == 0)
+			return stored[i];
 	}
 	return NULL;
 }
@@ -108,13 +108,14 @@ add_callers_phrase(const TdAgentRow *agent, const TdPhraseRow *row, PhraseList *
  * tinydancer.agent is never answered with vectors of the old text; the table only saves embedding.
  */
 static void
-collect_phrases(const TdAgentRow *agent, const TdPhraseRow *stored, int n_stored, PhraseList *list)
+collect_phrases(const TdAgentRow *agent, const TdPhraseRow *const *stored, int n_stored,
+				PhraseList *list)
 {
 	int i;
 
 	for (i = 0; i < n_stored; i++)
 	{
-		const TdPhraseRow *row = &stored[i];
+		const TdPhraseRow *row = stored[i];
 
 		if (row->kind == TD_KIND_CALLER && (row->vector != NULL || row->text.len > 0))
 		{
@@ -130,8 +131,8 @@ collect_phrases(const TdAgentRow *agent, const TdPhraseRow *stored, int n_stored
 				   stored_phrase(stored, n_stored, TD_KIND_DESCRIPTION, agent->description));
 	for (i = 0; i < n_stored; i++)
 	{
-		if (stored[i].kind == TD_KIND_EXAMPLE)
-			add_phrase(list, stored[i].text, &stored[i]);
+		if (stored[i]->kind == TD_KIND_EXAMPLE)
+			add_phrase(list, stored[i]->text, stored[i]);
 	}
 }
 
@@ -237,7 +238,7 @@ note_phrase(TdRegistry *registry, const TdAgentRow *agent, int position, uint32 
 
 /* Capabilities become ids of one sorted dictionary. */
 static void
-pack_capabilities(TdRegistry *registry, TdAgentRow *agents, int n_agents)
+pack_capabilities(TdRegistry *registry, TdAgentRow *const *agents, int n_agents)
 {
 	int total = 0;
 	int n = 0;
@@ -250,12 +251,12 @@ pack_capabilities(TdRegistry *registry, TdAgentRow *agents, int n_agents)
 	uint32 at = 0;
 
 	for (i = 0; i < n_agents; i++)
-		total += agents[i].n_capabilities;
+		total += agents[i]->n_capabilities;
 	all = palloc_extended(sizeof(TdText) * Max(total, 1), MCXT_ALLOC_HUGE);
 	for (i = 0; i < n_agents; i++)
 	{
-		for (j = 0; j < agents[i].n_capabilities; j++)
-			all[n++] = tdpg_fold(agents[i].capabilities[j]);
+		for (j = 0; j < agents[i]->n_capabilities; j++)
+			all[n++] = tdpg_fold(agents[i]->capabilities[j]);
 	}
 	qsort(all, n, sizeof(TdText), tdpg_text_compare);
 	n = 0;
@@ -279,7 +280,7 @@ pack_capabilities(TdRegistry *registry, TdAgentRow *agents, int n_agents)
 		registry->capability_phrases[i] = TD_NONE;
 	for (i = 0; i < n_agents; i++)
 	{
-		TdAgentRow *agent = &agents[i];
+		TdAgentRow *agent = agents[i];
 
 		agent->figures.first_capability = at;
 		agent->figures.n_capabilities = agent->n_capabilities;
@@ -302,7 +303,7 @@ string_compare(const void *a, const void *b)
 
 /* Names, figures and pools. */
 static void
-pack_agents(TdRegistry *registry, const TdAgentRow *agents, int n_agents)
+pack_agents(TdRegistry *registry, TdAgentRow *const *agents, int n_agents)
 {
 	MemoryContext context = registry->context;
 	td_agent *figures = MemoryContextAllocHuge(context, sizeof(td_agent) * Max(n_agents, 1));
@@ -316,9 +317,9 @@ pack_agents(TdRegistry *registry, const TdAgentRow *agents, int n_agents)
 	registry->agent_names = MemoryContextAllocHuge(context, sizeof(char *) * Max(n_agents, 1));
 	for (i = 0; i < n_agents; i++)
 	{
-		size += strlen(agents[i].name) + 1;
-		if (agents[i].pool != NULL)
-			pools[n++] = agents[i].pool;
+		size += strlen(agents[i]->name) + 1;
+		if (agents[i]->pool != NULL)
+			pools[n++] = agents[i]->pool;
 	}
 	qsort(pools, n, sizeof(char *), string_compare);
 	registry->pools = MemoryContextAlloc(context, sizeof(char *) * Max(n, 1));
@@ -331,11 +332,11 @@ pack_agents(TdRegistry *registry, const TdAgentRow *agents, int n_agents)
 	strings = MemoryContextAllocHuge(context, size + 1);
 	for (i = 0; i < n_agents; i++)
 	{
-		TdText pool = {agents[i].pool, agents[i].pool != NULL ? strlen(agents[i].pool) : 0};
+		TdText pool = {agents[i]->pool, agents[i]->pool != NULL ? strlen(agents[i]->pool) : 0};
 
-		figures[i] = agents[i].figures;
+		figures[i] = agents[i]->figures;
 		figures[i].pool = pool.data != NULL ? tdpg_names_find(index, pool) : TD_NONE;
-		registry->agent_names[i] = keep_string(&strings, agents[i].name);
+		registry->agent_names[i] = keep_string(&strings, agents[i]->name);
 	}
 	registry->view.n_agents = n_agents;
 	registry->view.agents = figures;
@@ -352,8 +353,8 @@ tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 	MemoryContext before;
 	TdRegistry *registry = MemoryContextAllocZero(context, sizeof(TdRegistry));
 	TdSettings settings;
-	TdAgentRow *agents;
-	TdPhraseRow *stored;
+	TdAgentRow **agents;
+	const TdPhraseRow **stored;
 	PhraseList list;
 	uint32 *first;
 	int n_agents;
@@ -377,9 +378,9 @@ tdpg_registry_build(Snapshot snapshot, Oid *epoch)
 	list.rows = palloc(sizeof(PhraseRow) * list.room);
 	for (i = 0; i < n_agents; i++)
 	{
-		agents[i].figures.first_phrase = list.n;
-		collect_phrases(&agents[i], stored + first[i], first[i + 1] - first[i], &list);
-		agents[i].figures.n_phrases = list.n - agents[i].figures.first_phrase;
+		agents[i]->figures.first_phrase = list.n;
+		collect_phrases(agents[i], stored + first[i], first[i + 1] - first[i], &list);
+		agents[i]->figures.n_phrases = list.n - agents[i]->figures.first_phrase;
 	}
 	pack_phrases(registry, &list,
 				 registry->encoder->file != NULL ? tdpg_encoder_view(registry->encoder->file) : NULL);

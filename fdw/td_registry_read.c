@@ -121,11 +121,11 @@ tdpg_read_policies(Snapshot snapshot, TdRegistry *registry)
 	qsort(registry->policies, registry->n_policies, sizeof(TdPolicy), policy_compare);
 }
 
-/* The rows by name in byte order, moved once. */
-static TdAgentRow *
+/* The rows by name in byte order. */
+static TdAgentRow **
 sort_agents(TdAgentRow *rows, int n)
 {
-	TdAgentRow *sorted = palloc_extended(sizeof(TdAgentRow) * Max(n, 1), MCXT_ALLOC_HUGE);
+	TdAgentRow **sorted = palloc_extended(sizeof(TdAgentRow *) * Max(n, 1), MCXT_ALLOC_HUGE);
 	const char **names = palloc_extended(sizeof(char *) * Max(n, 1), MCXT_ALLOC_HUGE);
 	uint32 *order;
 	int i;
@@ -134,14 +134,46 @@ sort_agents(TdAgentRow *rows, int n)
 		names[i] = rows[i].name;
 	order = tdpg_names_order(names, n);
 	for (i = 0; i < n; i++)
-		sorted[i] = rows[order[i]];
+		sorted[i] = &rows[order[i]];
 	pfree(order);
 	pfree(names);
-	pfree(rows);
 	return sorted;
 }
 
-TdAgentRow *
+/* Copies of the capabilities of the current row. */
+static TdText *
+read_capabilities(TdTableScan *t, AttrNumber number, int *n)
+{
+	bool isnull;
+	Datum array = tdpg_scan_datum(t, number, &isnull);
+	MemoryContext before;
+	TdText *found;
+	TdText *copies;
+	Size size = 0;
+	char *at;
+	int i;
+
+	*n = 0;
+	if (isnull)
+		return NULL;
+	before = MemoryContextSwitchTo(t->row);
+	found = tdpg_text_array(array, "capabilities", n);
+	MemoryContextSwitchTo(before);
+	for (i = 0; i < *n; i++)
+		size += found[i].len;
+	copies = palloc(sizeof(TdText) * *n + size + 1);
+	at = (char *) (copies + *n);
+	for (i = 0; i < *n; i++)
+	{
+		memcpy(at, found[i].data, found[i].len);
+		copies[i].data = at;
+		copies[i].len = found[i].len;
+		at += found[i].len;
+	}
+	return copies;
+}
+
+TdAgentRow **
 tdpg_read_agents(Snapshot snapshot, int *n_agents)
 {
 	TdTableScan t;
@@ -171,8 +203,6 @@ tdpg_read_agents(Snapshot snapshot, int *n_agents)
 	while (tdpg_scan_next(&t))
 	{
 		TdAgentRow *row;
-		bool isnull;
-		Datum array;
 
 		if (n == room)
 		{
@@ -193,14 +223,7 @@ tdpg_read_agents(Snapshot snapshot, int *n_agents)
 		row->figures.avg_latency_ms = tdpg_scan_double(&t, figures[5], NAN);
 		row->figures.quality_score = tdpg_scan_double(&t, figures[6], 0.0);
 		row->figures.success_rate = tdpg_scan_double(&t, figures[7], 1.0);
-
-		array = tdpg_scan_datum(&t, capabilities, &isnull);
-		if (!isnull)
-		{
-			/* The slot's buffer goes with the next row: copy what points into the array. */
-			array = PointerGetDatum(DatumGetArrayTypePCopy(array));
-			row->capabilities = tdpg_text_array(array, "capabilities", &row->n_capabilities);
-		}
+		row->capabilities = read_capabilities(&t, capabilities, &row->n_capabilities);
 	}
 	tdpg_scan_end(&t);
 	*n_agents = n;
@@ -224,8 +247,8 @@ phrase_kind(TdTableScan *t, AttrNumber kind)
 static int
 stored_compare(const void *a, const void *b)
 {
-	const TdPhraseRow *x = a;
-	const TdPhraseRow *y = b;
+	const TdPhraseRow *x = *(const TdPhraseRow *const *) a;
+	const TdPhraseRow *y = *(const TdPhraseRow *const *) b;
 
 	if (x->kind != y->kind)
 		return x->kind < y->kind ? -1 : 1;
@@ -233,26 +256,27 @@ stored_compare(const void *a, const void *b)
 }
 
 /* The rows in the order agent, kind, position. */
-static TdPhraseRow *
-sort_phrases(TdPhraseRow *rows, const uint32 *owners, uint32 n, uint32 n_agents, uint32 **first)
+static const TdPhraseRow **
+sort_phrases(const TdPhraseRow *rows, const uint32 *owners, uint32 n, uint32 n_agents,
+			 uint32 **first)
 {
-	TdPhraseRow *sorted = palloc_extended(sizeof(TdPhraseRow) * Max(n, 1), MCXT_ALLOC_HUGE);
+	const TdPhraseRow **sorted =
+		palloc_extended(sizeof(TdPhraseRow *) * Max(n, 1), MCXT_ALLOC_HUGE);
 	uint32 *order = tdpg_group_rows(owners, n, n_agents, first);
 	uint32 i;
 
 	for (i = 0; i < n; i++)
-		sorted[i] = rows[order[i]];
+		sorted[i] = &rows[order[i]];
 	for (i = 0; i < n_agents; i++)
-		qsort(sorted + (*first)[i], (*first)[i + 1] - (*first)[i], sizeof(TdPhraseRow),
+		qsort(sorted + (*first)[i], (*first)[i + 1] - (*first)[i], sizeof(TdPhraseRow *),
 			  stored_compare);
 	pfree(order);
-	pfree(rows);
 	return sorted;
 }
 
-TdPhraseRow *
-tdpg_read_phrases(Snapshot snapshot, const TdAgentRow *agents, int n_agents, const char *encoder_id,
-				  int dim, uint32 **first)
+const TdPhraseRow **
+tdpg_read_phrases(Snapshot snapshot, TdAgentRow *const *agents, int n_agents,
+				  const char *encoder_id, int dim, uint32 **first)
 {
 	const char **names = palloc_extended(sizeof(char *) * Max(n_agents, 1), MCXT_ALLOC_HUGE);
 	float *unit = palloc(sizeof(float) * dim);
@@ -271,7 +295,7 @@ tdpg_read_phrases(Snapshot snapshot, const TdAgentRow *agents, int n_agents, con
 	int i;
 
 	for (i = 0; i < n_agents; i++)
-		names[i] = agents[i].name;
+		names[i] = agents[i]->name;
 	index = tdpg_names_create(names, n_agents);
 	tdpg_scan_begin(&t, "agent_phrase", snapshot);
 	agent_name = tdpg_scan_column(&t, "agent_name");

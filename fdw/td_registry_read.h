@@ -46,15 +46,16 @@ extern bool tdpg_has_vectors_of_another(Snapshot snapshot, const char *table, co
 /* Into registry->policies, sorted by name, with the objectives that are no rows. */
 extern void tdpg_read_policies(Snapshot snapshot, TdRegistry *registry);
 
-/* Sorted by name in byte order. */
-extern TdAgentRow *tdpg_read_agents(Snapshot snapshot, int *n_agents);
+/* [n_agents], sorted by name in byte order. */
+extern TdAgentRow **tdpg_read_agents(Snapshot snapshot, int *n_agents);
 
 /*
  * In the order agent, kind, position: those of agent i begin at (*first)[i] and end before
  * (*first)[i + 1].  Phrases of agents that are not there are left out.  A vector counts when it was
  * made by the encoder and has dim elements.
  */
-extern TdPhraseRow *tdpg_read_phrases(Snapshot snapshot, const TdAgentRow *agents, int n_agents,
-									  const char *encoder_id, int dim, uint32 **first);
+extern const TdPhraseRow **tdpg_read_phrases(Snapshot snapshot, TdAgentRow *const *agents,
+											 int n_agents, const char *encoder_id, int dim,
+											 uint32 **first);
 
 #endif /* TD_REGISTRY_READ_H */

@@ -335,6 +335,7 @@ unpin(void *arg)
 static void
 rebuild(void)
 {
+	static TimestampTz last = 0;
 	uint64 read_at = tdpg_route_generation();
 	TdRouteSet *old = current;
 	TdRouteSet *new;
@@ -348,6 +349,7 @@ rebuild(void)
 	builds++;
 	if (old != NULL && old->pins == 0)
 		MemoryContextDelete(old->context);
+	tdpg_give_back(new->context, &last);
 }
 
 TdRouteSet *
