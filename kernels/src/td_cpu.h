@@ -16,7 +16,17 @@
 #if defined(__x86_64__) && defined(__GLIBC__)
 #if __GLIBC_PREREQ(2, 34)
 #include <sys/platform/x86.h>
-#define TD_CPU_HAS(feature, name) CPU_FEATURE_ACTIVE(feature)
+
+/* As x86_cpu_active() of the C library, whose shift of an int by 31 is undefined. */
+static inline int
+td_cpu_active(unsigned index)
+{
+	const struct cpuid_feature *leaf = __x86_get_cpuid_feature_leaf(index / 128);
+
+	return (leaf->active_array[index / 32 % 4] >> (index % 32) & 1u) != 0;
+}
+
+#define TD_CPU_HAS(feature, name) td_cpu_active(x86_cpu_##feature)
 #endif
 #endif
 
