@@ -129,6 +129,13 @@ tdpg_model_cache_init(void)
 	snprintf(folders[n_folders++], MAXPGPATH, "%s/share/tinydancer", module);
 }
 
+/* Whether a look at the disk is recent enough.  Clocks are set back, too. */
+static bool
+is_recent(TimestampTz looked_at, TimestampTz now)
+{
+	return now >= looked_at && now - looked_at < LOOK_INTERVAL;
+}
+
 /* Where the encoder's file is, or where errors say that it is not; whether it is, and its stat(). */
 static bool
 find_file(const char *id, char *path, struct stat *st)
@@ -154,10 +161,20 @@ find_file(const char *id, char *path, struct stat *st)
 const char *
 tdpg_encoder_default_id(void)
 {
+	static const char *last = NULL;
+	static TimestampTz looked_at = 0;
+	static uint64 dir_changes = 0;
+	TimestampTz now = GetCurrentStatementStartTimestamp();
 	char path[MAXPGPATH];
 	struct stat st;
 
-	return find_file("minilm-l6-v2-1", path, &st) ? "minilm-l6-v2-1" : "static-1";
+	if (last == NULL || dir_changes != tdpg_encoder_dir_changes || !is_recent(looked_at, now))
+	{
+		last = find_file("minilm-l6-v2-1", path, &st) ? "minilm-l6-v2-1" : "static-1";
+		looked_at = now;
+		dir_changes = tdpg_encoder_dir_changes;
+	}
+	return last;
 }
 
 static bool
@@ -382,9 +399,8 @@ tdpg_encoder_is_current(TdEncoderFile *file, const char *id)
 
 	if (strcmp(id, TD_EXTERNAL_ENCODER) == 0)
 		return true;
-	/* Clocks are set back, too. */
-	if (file != NULL && file->dir_changes == tdpg_encoder_dir_changes && now >= file->looked_at &&
-		now - file->looked_at < LOOK_INTERVAL)
+	if (file != NULL && file->dir_changes == tdpg_encoder_dir_changes &&
+		is_recent(file->looked_at, now))
 		return true;
 	if (!find_file(id, path, &st))
 		return file == NULL;

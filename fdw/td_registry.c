@@ -38,6 +38,7 @@ typedef struct LoneEncoder
 	TdActiveEncoder *encoder;
 	uint64 generation;
 	int pins;
+	bool is_default; /* no encoder is settled yet: it is whichever is there */
 } LoneEncoder;
 
 static LoneEncoder *lone = NULL;
@@ -275,6 +276,7 @@ read_lone(void)
 	tdpg_read_settings(snapshot, &settings);
 	UnregisterSnapshot(snapshot);
 	new->encoder = tdpg_active_encoder_open(&settings, context);
+	new->is_default = settings.encoder == NULL;
 	MemoryContextSetParent(context, CacheMemoryContext);
 	lone = new;
 	if (old != NULL && old->pins == 0)
@@ -294,6 +296,7 @@ tdpg_registry_encoder(MemoryContext owner)
 	}
 	callback = MemoryContextAlloc(owner, sizeof(MemoryContextCallback));
 	if (lone == NULL || lone->generation != generation ||
+		(lone->is_default && strcmp(lone->encoder->id, tdpg_encoder_default_id()) != 0) ||
 		!tdpg_encoder_is_current(lone->encoder->file, lone->encoder->id))
 		read_lone();
 	callback->func = unpin_lone;
