@@ -104,6 +104,13 @@ def measure_decisions(conn: psycopg.Connection[Any], rounds: int) -> dict[str, A
     by_text = "SELECT agent_name FROM route_results WHERE request = $1"
     by_vector = "SELECT agent_name FROM route_results WHERE embedding = $1"
     classes = "SELECT ruvector_classify_request(embedding := $1)"
+    rows = "SELECT category, probability FROM bench.request_classes WHERE embedding = $1"
+    conn.execute("CREATE SCHEMA IF NOT EXISTS bench")
+    conn.execute("DROP FOREIGN TABLE IF EXISTS bench.request_classes")
+    conn.execute(
+        "IMPORT FOREIGN SCHEMA tinydancer LIMIT TO (request_classes) "
+        "FROM SERVER tinydancer INTO bench"
+    )
     c_function = "SELECT trivial_fdw_handler() IS NULL"
     wrapper = "SELECT request FROM trivial WHERE request = $1"
     text, vector = REQUEST.encode(), float4_array(row[0])
@@ -114,6 +121,7 @@ def measure_decisions(conn: psycopg.Connection[Any], rounds: int) -> dict[str, A
         "route_results, text": prepared(conn, "by_text", by_text, [TEXT], [text]),
         "route_results, vector": prepared(conn, "by_vector", by_vector, [FLOAT4_ARRAY], [vector]),
         "classification, vector": prepared(conn, "classes", classes, [FLOAT4_ARRAY], [vector]),
+        "request_classes, vector": prepared(conn, "rows", rows, [FLOAT4_ARRAY], [vector]),
     }
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -339,6 +347,13 @@ def collected(result: dict[str, Any], rows: int) -> list[Figure]:
         ratio(
             "ruvector_classify_request, binary vector",
             decision["classification, vector"],
+            us,
+            one,
+            "<= 1.7",
+        ),
+        ratio(
+            "request_classes, binary vector",
+            decision["request_classes, vector"],
             us,
             one,
             "<= 1.7",
