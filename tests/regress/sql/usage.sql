@@ -99,7 +99,7 @@ SELECT tinydancer.set_time_zone('Asia/Kathmandu');
 SELECT count(*) FROM tinydancer.make_log_partitions();
 SELECT agent, total_requests FROM ruvector_routing_analytics(NULL, 'day') WHERE total_cost = 1e12;
 SELECT ruvector_refresh_agent_stats() AS changed;
-SELECT * FROM tinydancer.usage_hours('-infinity', 'infinity', NULL, NULL, 'Pacific/Kiritimati') WHERE costs = 1 AND cost_usd = 1e12;
+SELECT * FROM tinydancer.usage_hours('-infinity', 'infinity', NULL, NULL, 'Pacific/Kiritimati') WHERE costs = 1 AND cost_usd = 1e12 ORDER BY bucket;
 ROLLBACK;
 
 RESET timezone;
