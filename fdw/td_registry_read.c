@@ -279,7 +279,6 @@ tdpg_read_phrases(Snapshot snapshot, TdAgentRow *const *agents, int n_agents,
 				  const char *encoder_id, int dim, uint32 **first)
 {
 	const char **names = palloc_extended(sizeof(char *) * Max(n_agents, 1), MCXT_ALLOC_HUGE);
-	float *unit = palloc(sizeof(float) * dim);
 	uint32 room = 64;
 	TdPhraseRow *rows = palloc(sizeof(TdPhraseRow) * room);
 	uint32 *owners = palloc(sizeof(uint32) * room);
@@ -307,7 +306,6 @@ tdpg_read_phrases(Snapshot snapshot, TdAgentRow *const *agents, int n_agents,
 	while (tdpg_scan_next(&t))
 	{
 		uint32 agent = tdpg_names_find(index, tdpg_scan_bytes(&t, agent_name));
-		const float *vector;
 		TdPhraseRow *row;
 
 		if (agent == TD_NONE)
@@ -323,22 +321,10 @@ tdpg_read_phrases(Snapshot snapshot, TdAgentRow *const *agents, int n_agents,
 		row->kind = phrase_kind(&t, kind);
 		row->position = tdpg_scan_int(&t, position, 0);
 		row->text = tdpg_scan_text(&t, phrase);
-		row->vector = NULL;
-		if (!tdpg_scan_is(&t, encoder, encoder_id))
-			continue;
-		/* A vector that does not fit is as good as none: the text is embedded again. */
-		vector = tdpg_scan_vector(&t, embedding, dim);
-		if (vector != NULL)
-		{
-			memcpy(unit, vector, sizeof(float) * dim);
-			if (td_vec_normalise(unit, dim) == TD_OK)
-			{
-				int8_t *quantised = palloc(dim);
-
-				row->scale = td_vec_quantise(unit, dim, quantised);
-				row->vector = quantised;
-			}
-		}
+		/* Without a vector that fits, the text is embedded again. */
+		row->vector = tdpg_scan_is(&t, encoder, encoder_id)
+						  ? tdpg_scan_quantised(&t, embedding, dim, &row->scale)
+						  : NULL;
 	}
 	tdpg_scan_end(&t);
 	pfree(names);

@@ -161,7 +161,6 @@ tdpg_read_utterances(Snapshot snapshot, const TdRouteRow *routes, int n_routes,
 					 const char *encoder_id, int dim, uint32 **first)
 {
 	const char **names = palloc_extended(sizeof(char *) * Max(n_routes, 1), MCXT_ALLOC_HUGE);
-	float *unit = palloc(sizeof(float) * dim);
 	uint32 room = 64;
 	TdUtteranceRow *rows = palloc(sizeof(TdUtteranceRow) * room);
 	uint32 *owners = palloc(sizeof(uint32) * room);
@@ -189,7 +188,6 @@ tdpg_read_utterances(Snapshot snapshot, const TdRouteRow *routes, int n_routes,
 	while (tdpg_scan_next(&t))
 	{
 		uint32 route = tdpg_names_find(index, tdpg_scan_bytes(&t, route_name));
-		const float *vector;
 		TdUtteranceRow *row;
 
 		if (route == TD_NONE)
@@ -205,22 +203,10 @@ tdpg_read_utterances(Snapshot snapshot, const TdRouteRow *routes, int n_routes,
 		row->position = tdpg_scan_int(&t, position, 0);
 		row->negative = tdpg_scan_bool(&t, negative);
 		row->text = tdpg_scan_text(&t, utterance);
-		row->vector = NULL;
-		if (!tdpg_scan_is(&t, encoder, encoder_id))
-			continue;
-		/* A vector that does not fit is as good as none: the text is embedded again. */
-		vector = tdpg_scan_vector(&t, embedding, dim);
-		if (vector != NULL)
-		{
-			memcpy(unit, vector, sizeof(float) * dim);
-			if (td_vec_normalise(unit, dim) == TD_OK)
-			{
-				int8_t *quantised = palloc(dim);
-
-				row->scale = td_vec_quantise(unit, dim, quantised);
-				row->vector = quantised;
-			}
-		}
+		/* Without a vector that fits, the text is embedded again. */
+		row->vector = tdpg_scan_is(&t, encoder, encoder_id)
+						  ? tdpg_scan_quantised(&t, embedding, dim, &row->scale)
+						  : NULL;
 	}
 	tdpg_scan_end(&t);
 	pfree(names);

@@ -150,19 +150,29 @@ tdpg_scan_is(TdTableScan *t, AttrNumber number, const char *string)
 		   memcmp(bytes.data, string, bytes.len) == 0;
 }
 
-const float *
-tdpg_scan_vector(TdTableScan *t, AttrNumber number, int dim)
+const int8_t *
+tdpg_scan_quantised(TdTableScan *t, AttrNumber number, int dim, float *scale)
 {
 	bool isnull;
 	Datum value = slot_getattr(t->slot, number, &isnull);
 	MemoryContext before;
 	const float *values;
+	float *unit;
+	int8_t *quantised;
 	int n;
 
 	if (isnull)
 		return NULL;
 	before = MemoryContextSwitchTo(t->row);
 	values = tdpg_vector(value, &n);
+	unit = palloc(sizeof(float) * dim);
 	MemoryContextSwitchTo(before);
-	return n == dim ? values : NULL;
+	if (n != dim)
+		return NULL;
+	memcpy(unit, values, sizeof(float) * dim);
+	if (td_vec_normalise(unit, dim) != TD_OK)
+		return NULL;
+	quantised = palloc(dim);
+	*scale = td_vec_quantise(unit, dim, quantised);
+	return quantised;
 }

@@ -40,8 +40,11 @@ extern TdText tdpg_scan_bytes(TdTableScan *t, AttrNumber number);
 /* Whether a text is this string. */
 extern bool tdpg_scan_is(TdTableScan *t, AttrNumber number, const char *string);
 
-/* A vector until the next row; NULL for SQL NULL and for one that has not dim elements. */
-extern const float *tdpg_scan_vector(TdTableScan *t, AttrNumber number, int dim);
+/*
+ * A vector at length 1 and quantised, in the current context.  NULL for SQL NULL, for one that has not
+ * dim elements and for one without a direction: it is as good as none.
+ */
+extern const int8_t *tdpg_scan_quantised(TdTableScan *t, AttrNumber number, int dim, float *scale);
 
 /* What a column has, for types that only one table needs. */
 static inline Datum
